@@ -1,0 +1,87 @@
+# Each target does its own set-up (a virtual environment in .venv). Needs git, make and Python >= 3.11 with venv.
+#   make experiment   run nbs/run_experiment.ipynb into results/; OCC=random picks another occlusion,
+#                     P="-p dataset cmu -p data_dir FOLDER" sets any other parameter, OUT= the executed notebook
+#   make lab          JupyterLab on the notebooks
+#   make test         everything that must hold
+#   make setup        the set-up alone
+#   make export       write diffhpe/ from the notebooks
+#   make clean-nbs    strip what a run leaves in the notebooks (execution counts, timings)
+#   make readme       write README.md from nbs/index.ipynb
+#   make refresh      all three, with every notebook but run_experiment run from a fresh kernel
+#   make refresh-experiment   run run_experiment with its default parameters, keep its outputs in nbs/
+#   make docs-check   the pages of the docs site, without Quarto: all must build, none may show an error
+#   make docs         the docs site in _docs/ (needs Quarto: https://quarto.org/docs/get-started)
+
+# the first of these that is new enough; PYTHON=/path/to/python3.12 takes another
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; exit; }; done; echo python3)
+VENV ?= .venv
+BIN  := $(VENV)/bin
+OCC  ?= consecutive
+OUT  ?= results/$(OCC).ipynb
+P    ?=
+# Where torch comes from. With an NVIDIA driver: PyPI, whose Linux build is the CUDA one (2.7 GB). Without: the CPU build (190 MB).
+# TORCH_INDEX= takes PyPI's build anywhere, TORCH_INDEX=https://download.pytorch.org/whl/cu126 the one for an older driver.
+TORCH_INDEX ?= $$(nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
+# the kernel `python3` is this environment's, also where other places that Jupyter looks in have one of that name
+export JUPYTER_PREFER_ENV_PATH := 1
+unexport JUPYTER_PATH
+
+.PHONY: help setup test experiment lab export clean-nbs readme refresh refresh-experiment docs-check docs
+help:
+	@sed -n 's/^#   //p' Makefile
+
+experiment: setup
+	@mkdir -p "$(dir $(OUT))"
+	$(BIN)/papermill nbs/run_experiment.ipynb "$(OUT)" -p occ $(OCC) $(P) </dev/null
+
+lab: setup
+	PATH="$(abspath $(BIN)):$$PATH" jupyter lab $(P)
+
+# in this order: package = notebooks = clean, the notebooks' own tests, the docs, a small run as a user starts it, pytest
+test: setup
+	PATH="$(abspath $(BIN)):$$PATH" tests/check_sync.sh
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --skip_file_glob run_experiment.ipynb </dev/null
+	$(BIN)/python tests/docs_check.py </dev/null
+	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
+	$(BIN)/papermill --no-progress-bar nbs/run_experiment.ipynb "$$tmp/smoke.ipynb" -p occ consecutive -p preset smoke -p results_dir "$$tmp" </dev/null
+	$(BIN)/python -m pytest -q tests </dev/null
+
+export: setup
+	$(BIN)/nbdev_export
+
+clean-nbs: setup
+	$(BIN)/nbdev_clean
+
+readme: setup
+	$(BIN)/python tests/make_readme.py
+
+EXECUTE = $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace
+refresh: setup
+	$(BIN)/nbdev_export
+	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
+	$(BIN)/nbdev_clean
+	$(BIN)/python tests/make_readme.py
+
+refresh-experiment: setup
+	$(EXECUTE) nbs/run_experiment.ipynb </dev/null
+	$(BIN)/nbdev_clean
+
+docs-check: setup
+	$(BIN)/python tests/docs_check.py </dev/null
+
+# nbdev_docs without Quarto would try to install it with sudo, so look first
+docs: setup
+	@command -v quarto >/dev/null || { echo 'Quarto is not installed: see https://quarto.org/docs/get-started' >&2; exit 1; }
+	PATH="$(abspath $(BIN)):$$PATH" nbdev_docs </dev/null
+
+setup: $(VENV)/.stamp
+# torch first and alone: its index is for torch only, and where it cannot be reached pip goes on after a second
+$(VENV)/.stamp: constraints.txt settings.ini setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python >= 3.11 is needed, this is " + sys.version)'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Setting up $(VENV), once: this takes some minutes"
+	@index="$(TORCH_INDEX)"; $(PIP) --no-deps --retries 1 --timeout 15 $${index:+--extra-index-url "$$index"} -c constraints.txt torch
+	@$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@

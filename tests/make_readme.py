@@ -1,0 +1,35 @@
+"Makes README.md from nbs/index.ipynb: its prose, code and text outputs, without front matter and hidden cells. `make readme` runs it."
+import posixpath, re
+from pathlib import Path
+
+import nbformat
+from nbconvert import MarkdownExporter
+
+ROOT = Path(__file__).parents[1]
+
+def visible(cell):
+    "Whether a reader of the README sees this cell."
+    return cell.cell_type != "raw" and not re.search(r"^#\|\s*hide\b", cell.source, re.M)
+
+def without_directives(cell):
+    "The cell without nbdev's `#| ...` lines (code) or front matter lines `- key: value` below the title (markdown)."
+    if cell.cell_type == "code": cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
+    elif cell.source.startswith("# "): cell.source = re.sub(r"^- \w+: .*\n?", "", cell.source, flags=re.M).strip()
+    return cell
+
+def from_root(match):
+    "A relative link of a notebook in nbs/, as it must read in the root."
+    return f"]({posixpath.normpath(posixpath.join('nbs', match[1]))}"
+
+def readme():
+    "The text of README.md."
+    nb = nbformat.read(ROOT / "nbs/index.ipynb", 4)
+    nb.cells = [without_directives(c) for c in nb.cells if visible(c)]
+    text, resources = MarkdownExporter().from_notebook_node(nb)
+    if resources["outputs"]:
+        raise ValueError("index.ipynb has a figure among its outputs; README.md can only show image files: link one by ![title](../path)")
+    text = re.sub(r"\]\((?![a-z]+:|#|/)([^)#\s]+)", from_root, text)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+if __name__ == "__main__":
+    (ROOT / "README.md").write_text(readme(), encoding="utf-8")
