@@ -1,0 +1,104 @@
+"A real training process is killed with SIGKILL, at random steps and while it writes its state; what it ends with is what an undisturbed one ends with."
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+# A small training that writes its state after every step. With KILL_WRITE=n, the n-th state is written only half when a signal file appears.
+PROGRAM = '''
+import os, sys, time
+from pathlib import Path
+import numpy as np, torch
+torch.set_num_threads(1)
+import diffhpe.training as training
+from diffhpe.camera import h36m_cameras
+from diffhpe.clips import WindowSet
+from diffhpe.config import FitConfig
+from diffhpe.mocap import virtual_clips
+from diffhpe.models import DiffHPE
+
+folder, half_write = Path(sys.argv[1]), int(sys.argv[2])
+rng = np.random.default_rng(0)
+motion = {"S1": {f"Walking {i}": np.array([0, 0, 1.]) + rng.normal(0, .3, (1, 17, 3)) + rng.normal(0, .01, (60, 17, 3)).cumsum(0) for i in range(4)}}
+clips = virtual_clips(motion, h36m_cameras("S9")[:2])
+torch.manual_seed(0)
+model = DiffHPE("2d", n_frames=9, channels=8, n_blocks=1, dropout=.2)
+
+step, writes, save = training.train_step, 0, training.save_file
+def slow_step(*args, **kw):
+    time.sleep(.02)                                    # so that a kill falls inside an epoch
+    return step(*args, **kw)
+def half_save(tensors, path, metadata=None):
+    global writes
+    writes += 1
+    save(tensors, path, metadata=metadata)
+    if writes == half_write:
+        whole = Path(path).read_bytes()
+        Path(path).write_bytes(whole[:len(whole)//2])
+        (folder/"writing").touch()
+        time.sleep(60)                                 # killed here
+training.train_step, training.save_file = slow_step, half_save
+config = FitConfig(1e-2, 8, 3, .2, validate_every=1, mpjpe_every=3)
+training.fit(model, WindowSet(clips[:6], 9, "random"), WindowSet(clips[6:], 9, "random"), config, folder, seed=4, checkpoint_seconds=0, progress_bar=False)
+(folder/"done").touch()
+'''
+
+
+def start(folder, half_write=0):
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), str(half_write)], stdin=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def wait_for(condition, process):
+    "Poll until it holds; a process that ends first is an error."
+    end = time.time() + 120
+    while not condition():
+        assert process.poll() is None and time.time() < end, "the training ended, or hung, before it could be killed"
+        time.sleep(.002)
+
+
+def steps_done(folder):
+    from diffhpe.training import json, safe_open
+    path = folder/"training.safetensors"
+    if not path.exists(): return 0
+    with safe_open(path, "pt") as f: return json.loads(f.metadata()["progress"])["step"]
+
+
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_a_killed_training_ends_as_if_it_never_was(tmp_path):
+    undisturbed, killed = tmp_path/"undisturbed", tmp_path/"killed"
+    assert start(undisturbed).wait() == 0
+    total = steps_done(undisturbed)
+
+    stops = sorted(random.Random(int(time.time())).sample([s for s in range(1, total - 1) if s % (total//3)], 5))   # inside an epoch
+    print("killed after the steps", stops, "of", total)
+    for stop in stops:
+        process = start(killed)
+        wait_for(lambda: steps_done(killed) >= stop, process)
+        kill(process)
+        assert steps_done(killed) >= stop and not (killed/"done").exists()
+
+    before = (killed/"training.safetensors").read_bytes()
+    process = start(killed, half_write=1)                                   # and once while the state is being written
+    wait_for((killed/"writing").exists, process)
+    kill(process)
+    assert (killed/"training.safetensors").read_bytes() == before           # the half-written one has replaced nothing
+    assert list(killed.glob(".training.safetensors.*"))
+
+    assert start(killed).wait() == 0
+    assert not list(killed.rglob(".*.safetensors.*"))                       # what the kill left behind is gone
+    a, b = (load_file(f/"training.safetensors") for f in (undisturbed, killed))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    for best in ("best_loss", "best_mpjpe"):
+        a, b = (load_file(f/best/"model.safetensors") for f in (undisturbed, killed))
+        assert all(torch.equal(a[k], b[k]) for k in a)

@@ -1,0 +1,139 @@
+"The experiment as a user starts it: papermill on the notebook, right and wrong."
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def papermill(folder, cwd=ROOT, **parameters):
+    "Run the notebook at preset smoke, with its results below `folder`."
+    options = [a for name, value in (dict(preset="smoke", results_dir=folder/"results") | parameters).items() for a in ("-p", name, str(value))]
+    return subprocess.run([sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT/"nbs/run_experiment.ipynb"), str(folder/"run.ipynb"), *options],
+                          cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def summary(folder):
+    [path] = (folder/"results").glob("*/metrics.json")
+    return json.loads(path.read_text()), path.parent
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    "One run of all three models, left alone."
+    folder = tmp_path_factory.mktemp("whole")
+    run = papermill(folder, occ="consecutive", test_occ="none,random")
+    assert run.returncode == 0, run.stderr[-2000:]
+    return summary(folder)
+
+
+def test_run_folder(whole):
+    found, folder = whole
+    assert {"config.json", "metrics.json", "per_action.csv", "history.csv", "history.png", "clip.png", "clip.gif"} <= {f.name for f in folder.iterdir()}
+    assert found["finished"] and found["experiment"]["occ"] == "consecutive_frames" and found["experiment"]["seed"] == 0
+    assert len(found["data"]["checksum"]) == 64 and found["environment"]["torch"] and found["wall_time"] > 0
+    assert list(found["metrics"]) == ["none", "random"]
+    for by_label in found["metrics"].values():
+        assert list(by_label) == ["mean pose", "ridge regression", "mixste", "diffhpe-2d", "diffhpe-wrapper"]
+        assert all(np.isfinite(v) for row in by_label.values() for v in row.values())
+    rows = list(csv.DictReader((folder/"per_action.csv").open()))
+    of = [float(r["mpjpe"]) for r in rows if (r["occlusion"], r["model"], r["seen"]) == ("random", "mixste", "True")]
+    assert np.isclose(np.mean(of), found["metrics"]["random"]["mixste"]["mpjpe"])                # the mean over actions
+    assert {r["model"] for r in csv.DictReader((folder/"history.csv").open())} == {"mixste", "diffhpe-2d", "diffhpe-wrapper"}
+
+
+def test_a_run_in_pieces_gives_the_same_numbers(whole, tmp_path):
+    "Stopped by `minutes`, started again from another folder: to the last bit what a run in one go gives."
+    for attempt, minutes in enumerate((0, 1e-5, 60)):
+        run = papermill(tmp_path, cwd=ROOT/"nbs" if attempt else tmp_path, occ="consecutive", test_occ="[none, random]", minutes=minutes)
+        assert run.returncode == 0, run.stderr[-2000:]
+        found, _ = summary(tmp_path)
+        assert found["finished"] == (attempt == 2)
+    assert found["metrics"] == whole[0]["metrics"]
+
+
+def motion(n_frames=60, n_joints=17):
+    "A few embedded recordings of two people; with 32 joints, in the places that Human3.6M's files keep the 17 at."
+    from diffhpe.skeleton import H36M_32_TO_17
+    from diffhpe.synthetic import synthetic_motion
+    def widen(poses):
+        wide = np.zeros((len(poses), n_joints, 3), "f4")
+        wide[:, list(H36M_32_TO_17) if n_joints == 32 else slice(None)] = poses[:, :n_joints]
+        return wide
+    people = synthetic_motion(frames=n_frames, repetitions=1, subjects=("S1", "S9"))
+    return {s: {a: widen(p) for a, p in list(actions.items())[:6]} for s, actions in people.items()}
+
+
+def test_real_motion_in_the_community_s_layout(tmp_path):
+    "A pickled npz of 32 joints, and its own name as the dataset."
+    np.savez(tmp_path/"data_3d_mine.npz", positions_3d=np.array(motion(n_joints=32), dtype=object))
+    run = papermill(tmp_path, cwd=tmp_path, dataset="mine", data_dir=tmp_path, model="mixste", occ="random")
+    assert run.returncode == 0, run.stderr[-2000:]
+    found, _ = summary(tmp_path)
+    assert found["data"]["name"] == "mine" and found["data"]["description"].startswith("real motion")
+
+
+@pytest.mark.parametrize("parameters, words", [
+    (dict(occ="consecutivly"), ["consecutivly", "consecutive_frames", "random_leg_arm"]),
+    (dict(ocx="random"), ["there is no parameter 'ocx'", "backbone_occ"]),
+    (dict(dataset="cmu", data_dir="nowhere"), ["data_3d_cmu.npz", "nowhere"]),
+], ids=["wrong value", "misspelt name", "missing file"])
+def test_a_mistake_stops_the_run_early(tmp_path, parameters, words):
+    run = papermill(tmp_path, **parameters)
+    assert run.returncode != 0
+    message = run.stderr.strip().splitlines()[-1]
+    assert all(w in message for w in words), message
+    assert not (tmp_path/"results").exists()                                                     # nothing half-written
+
+
+class Attack:
+    def __init__(self, path): self.path = path
+    def __reduce__(self): return os.system, (f"touch '{self.path}'",)
+
+
+def npz(path, positions, **more): np.savez(path, positions_3d=np.array(positions, dtype=object), **more)
+
+def with_nan():
+    positions = motion(); positions["S9"]["Eating 1"][7, 2, 1] = np.nan
+    return positions
+
+@pytest.mark.parametrize("positions, words", [
+    (motion(n_joints=15), ["data_3d_bad.npz", "S1", "Directions 1", "15", "17", "32"]),
+    (with_nan(), ["data_3d_bad.npz", "S9", "Eating 1", "7"]),
+    (motion(n_frames=20), ["S1/Directions 1", "20 frames", "27"]),
+    ({s: {a: p*1000 for a, p in actions.items()} for s, actions in motion().items()}, ["data_3d_bad.npz", "Directions 1", "millimetres"]),
+], ids=["joints", "nan", "short clips", "millimetres"])
+def test_bad_motion_is_refused_by_name(tmp_path, positions, words):
+    from diffhpe.clips import WindowSet
+    from diffhpe.datasets import load_dataset
+    npz(tmp_path/"data_3d_bad.npz", positions)
+    with pytest.raises(ValueError) as e: WindowSet(load_dataset("bad", tmp_path).train, 27)
+    assert all(w in str(e.value) for w in words), str(e.value)
+
+
+def test_a_file_that_wants_to_run_something_is_refused_and_has_not_run(tmp_path):
+    from diffhpe.datasets import load_dataset
+    npz(tmp_path/"data_3d_bad.npz", {"S1": {"Walking 0": Attack(tmp_path/"ran")}})
+    with pytest.raises(ValueError, match="system") as e: load_dataset("bad", tmp_path)
+    assert "data_3d_bad.npz" in str(e.value) and not (tmp_path/"ran").exists()
+    (tmp_path/"data_3d_bad.npz").write_bytes(b"this is no archive")
+    with pytest.raises(ValueError, match="data_3d_bad.npz"): load_dataset("bad", tmp_path)
+
+
+def test_keypoints_and_checkpoints_of_another_size(tmp_path):
+    import torch
+    from diffhpe.models import DiffHPE, load_checkpoint, save_checkpoint
+    model = DiffHPE("2d", n_frames=9, channels=8, n_blocks=1)
+    keypoints = torch.zeros(1, 9, 17, 2); keypoints[0, 2, 16] = torch.nan
+    with pytest.raises(ValueError, match="RWrist"): model.lift(keypoints)
+    with pytest.raises(ValueError, match="16 joints; this model takes 17"): model.lift(keypoints[:, :, :16])
+    save_checkpoint(model, tmp_path/"small")
+    config = tmp_path/"small/config.json"
+    config.write_text(config.read_text().replace('"channels": 8', '"channels": 16'))
+    with pytest.raises(ValueError, match=r"small.*another size: denoiser.input.weight is \(8, 5\), and \(16, 5\) is needed"): load_checkpoint(tmp_path/"small")
