@@ -51,7 +51,7 @@ def posterior_mean(
     x_t:Tensor,         # (B, ...) noisy poses
     t:int,              # the step they are at, 0..T-1
     eps_hat:Tensor,     # like x_t, predicted noise
-    schedule:Schedule,
+    schedule:Schedule, # its constants are used
 )->Tensor:              # like x_t, mean of x_{t-1}
     "Mean of one reverse step, DiffHPE eqs. 5, 7 and 12 (DDPM eq. 11)."
     return at_step(schedule.k1, t, x_t)*(x_t - at_step(schedule.k2, t, x_t)*eps_hat)

@@ -48,7 +48,9 @@ class DropPath(nn.Module):
         keep = x.new_empty(len(x), *[1]*(x.ndim - 1)).bernoulli_(1 - self.p)
         return x*(keep/(1 - self.p))
 
-    def extra_repr(self)->str: return f"p={self.p}"
+    def extra_repr(self)->str:
+        "What `print` shows."
+        return f"p={self.p}"
 
 # %% ../nbs/33_mixste.ipynb #da7f7003
 class AttentionBlock(nn.Module):
@@ -108,8 +110,7 @@ class MixSTE(nn.Module):
         keypoints:Tensor, # (B, L, J, 2) normalised screen coordinates
     )->Tensor:            # (B, L, J, C)
         "What the head reads a pose from: the tokens after the head's layer norm."
-        B, *clip = keypoints.shape or [0]
-        L, J = self.config["n_frames"], self.config["n_joints"]
+        (B, *clip), L, J = keypoints.shape or [0], self.config["n_frames"], self.config["n_joints"]
         if clip != [L, J, 2] or not B: raise ValueError(f"keypoints have shape {tuple(keypoints.shape)}; this MixSTE needs (B, {L} frames, {J} joints, 2), with B >= 1")
         x = (self.embed(keypoints) + self.spatial_position).flatten(0, 1)     # (B*L, J, C)
         for i, (spatial, temporal) in enumerate(zip(self.spatial_blocks, self.temporal_blocks)):

@@ -494,16 +494,24 @@ def animate_poses(
 # %% ../nbs/04_plot.ipynb #8dcc92d6
 class FrameCatcher(AbstractMovieWriter):
     "A writer for `FuncAnimation.save` that keeps the frames as images, in `frames`."
-    def setup(self, fig, outfile, dpi=None):
+    def setup(self,
+        fig,      # of the animation
+        outfile,  # nothing is written there
+        dpi=None, # of the images
+    ):
+        "Begin with no frames."
         super().setup(fig, outfile, dpi)
         self.frames = []
 
-    def grab_frame(self, **kw):
+    def grab_frame(self,
+        **kw, # of `Figure.savefig`
+    ):
+        "Draw the figure as it is now, and keep the image."
         file = io.BytesIO()
         self.fig.savefig(file, format="rgba", dpi=self.dpi, **kw)
         self.frames.append(Image.frombytes("RGBA", self.frame_size, file.getvalue()).convert("RGB"))
 
-    def finish(self): pass
+    def finish(self): "There is nothing to close."
 
 # %% ../nbs/04_plot.ipynb #7c0ff430
 def one_palette(

@@ -34,7 +34,7 @@ def noise_of_step(
 def sample_ddpm(
     denoise:Callable[[Tensor, int], Tensor],  # (x_t, t) to predicted noise, like x_t
     x_T:Tensor,                               # where to start, standard normal
-    schedule:Schedule,
+    schedule:Schedule,                        # of T steps
     n_steps:int|None=None,                    # None or T
     generator:torch.Generator|None=None,      # of the steps' noise; None is PyTorch's own
     step_noise:Tensor|Sequence[Tensor]|None=None,  # (T, ...) noise given instead of drawn
@@ -64,7 +64,7 @@ def ddim_steps(
 def sample_ddim(
     denoise:Callable[[Tensor, int], Tensor],  # (x_t, t) to predicted noise, like x_t
     x_T:Tensor,                               # where to start, standard normal
-    schedule:Schedule,
+    schedule:Schedule,                        # of T steps
     n_steps:int|None=None,                    # 1..T; None is T
     eta:float=0.0,                            # 0: nothing random after x_T; 1: as random as DDPM
     generator:torch.Generator|None=None,      # of the steps' noise; None is PyTorch's own

@@ -146,7 +146,7 @@ def keyframes(
 def key_times(
     duration:float, # seconds to cover
     pause:float,    # seconds between two keys, on average
-    rng:np.random.Generator,
+    rng:np.random.Generator, # of what is random in it
 )->np.ndarray:      # (K,) seconds, the first at or before 0, the last after duration
     "Times of key postures, 0.7 to 1.3 times `pause` apart."
     gaps = pause*rng.uniform(.7, 1.3, 3 + int(duration/(.7*pause)))
@@ -156,7 +156,7 @@ def key_times(
 def sway(
     at:np.ndarray,     # (F,) seconds
     spread:np.ndarray, # (D,) standard deviation of each signal
-    rng:np.random.Generator,
+    rng:np.random.Generator, # of what is random in it
 )->np.ndarray:         # (F, D)
     "Smooth noise of 0.1 to 0.9 Hz."
     f = rng.uniform(.1, .9, (5, len(spread)))
@@ -167,7 +167,7 @@ def sway(
 def cyclic_curve(
     percent:Sequence[float], # (K,) of the cycle
     values:Sequence[float],  # (K,)
-    harmonics:int=6,
+    harmonics:int=6,         # of the curve
 )->Callable[[np.ndarray],np.ndarray]: # phase in cycles → value
     "The smoothest periodic curve through some points."
     n = np.arange(1, harmonics + 1)
@@ -246,8 +246,8 @@ def foot_pitch(
 
 # %% ../nbs/11_synthetic.ipynb #eae8039b
 def step_length(
-    body:Body,
-    style:Style,
+    body:Body,               # whose it is
+    style:Style,             # how the person moves
     stride:float=1., # as in `gait_angles`
 )->float:            # metres
     "How far the hips pass over a foot, from its heel strike to the other foot's."
@@ -260,7 +260,7 @@ def step_length(
 # %% ../nbs/11_synthetic.ipynb #7a588d77
 def loop_path(
     distance:np.ndarray, # (F,) metres walked
-    rng:np.random.Generator,
+    rng:np.random.Generator, # of what is random in it
 )->tuple[np.ndarray,np.ndarray]: # (F, 2) metres, the place; (F,) degrees, the heading
     "Walking along a random closed curve around the origin, within 1.5 m of it."
     u = np.linspace(0, 2*np.pi, 2001)
@@ -275,10 +275,10 @@ def loop_path(
 # %% ../nbs/11_synthetic.ipynb #f870e34e
 def walk(
     at:np.ndarray,   # (F,) seconds
-    body:Body,
-    style:Style,
+    body:Body,               # whose it is
+    style:Style,             # how the person moves
     stride:float,    # as in `gait_angles`
-    rng:np.random.Generator,
+    rng:np.random.Generator, # of what is random in it
 )->tuple[np.ndarray,np.ndarray,np.ndarray]: # angles (F, 25) degrees; place (F, 2) metres; phase (F,) strides
     "Angles, place and phase of somebody who walks along a loop."
     pace = style.cadence/120*(1 + .03*sway(at, np.ones(1), rng)[:, 0])          # strides per second
@@ -343,7 +343,7 @@ def posture_angles(
     columns:Sequence[int],      # (D,) which angles they are
     pause:float,                # seconds between keys
     scatter:float,              # degrees, standard deviation about them
-    rng:np.random.Generator,
+    rng:np.random.Generator, # of what is random in it
 )->np.ndarray:                  # (F, 25) degrees, 0 outside columns
     "Movements between postures that are drawn at random and scattered a little, within the limits."
     times = key_times(at[-1], pause, rng)
@@ -359,7 +359,7 @@ def turning_angles(
     straight:np.ndarray,# (F,) 1 for somebody who stands and steps, 0 for somebody with bent knees, who doesn't
     cadence:float,      # steps per minute
     pause:float,        # seconds between headings
-    rng:np.random.Generator,
+    rng:np.random.Generator, # of what is random in it
 )->np.ndarray:          # (F, 25) degrees
     "Headings, and the steps on the spot that turn to them."
     times = key_times(at[-1], pause, rng)
@@ -387,10 +387,10 @@ def pelvis_height(
 
 # %% ../nbs/11_synthetic.ipynb #410a0b78
 def synthetic_clip(
-    body:Body,
-    style:Style,
-    action:Action,
-    rng:np.random.Generator,
+    body:Body,               # whose it is
+    style:Style,             # how the person moves
+    action:Action,           # a row of `MOTIONS`
+    rng:np.random.Generator, # of what is random in it
     frames:int=250,    # F, at 50 per second
 )->np.ndarray:         # (F, 17, 3) float32 metres, world, z up
     "One recording of one person."
