@@ -9,6 +9,7 @@
 #   make readme       write README.md from nbs/index.ipynb
 #   make refresh      all three, with every notebook but run_experiment run from a fresh kernel
 #   make refresh-experiment   run run_experiment with its default parameters, keep its outputs in nbs/
+#   make weights      train the small models of diffhpe/weights/ from scratch (about an hour on two cores)
 #   make docs-check   the pages of the docs site, without Quarto: all must build, none may show an error
 #   make docs         the docs site in _docs/ (needs Quarto: https://quarto.org/docs/get-started)
 
@@ -28,7 +29,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
 
-.PHONY: help setup test experiment lab export clean-nbs readme refresh refresh-experiment docs-check docs
+.PHONY: help setup test experiment lab export clean-nbs readme refresh refresh-experiment weights docs-check docs
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -67,6 +68,12 @@ refresh: setup
 refresh-experiment: setup
 	$(EXECUTE) nbs/run_experiment.ipynb </dev/null
 	$(BIN)/nbdev_clean
+
+SCRATCH = papermill nbs/run_experiment.ipynb results/scratch.ipynb -p from_scratch True
+weights: setup
+	@mkdir -p results
+	$(BIN)/$(SCRATCH) </dev/null
+	$(BIN)/python -c 'from diffhpe.config import Experiment; from diffhpe.results import run_folder, ship_weights; ship_weights(run_folder(Experiment(from_scratch=True)), "diffhpe/weights", "$(SCRATCH)")'
 
 docs-check: setup
 	$(BIN)/python tests/docs_check.py </dev/null

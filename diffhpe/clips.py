@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 
 from .camera import Camera
 from .occlusion import occlude, occlusion_masks, resolve_occlusion
@@ -96,32 +97,38 @@ class WindowSet:
         keypoints = occlude(self.keypoints[frames], masks)
         return torch.from_numpy(keypoints), torch.from_numpy(self.poses[frames]), masks
 
-    def training_batch(self,
-        epoch:int,               # its number
-        i:int,                   # of the batch in the epoch
-        batch_size:int,          # windows in a batch
-    )->tuple:                    # keypoints (B,L,J,2), poses (B,L,J,3)
-        "Batch `i` of an epoch: always the same for the same seed, epoch, number and size."
-        windows = training_windows(self.lengths, self.n_frames, self.seed, epoch)
-        rows = np.arange(i*batch_size, min((i + 1)*batch_size, len(windows)))
-        return self.gather(windows[rows], np.stack([np.full_like(rows, epoch), rows], axis=1))[:2]
+# %% ../nbs/10_clips.ipynb #67b224c5
+@patch
+def training_batch(self:WindowSet,
+    epoch:int,               # its number
+    i:int,                   # of the batch in the epoch
+    batch_size:int,          # windows in a batch
+)->tuple:                    # keypoints (B,L,J,2), poses (B,L,J,3)
+    "Batch `i` of an epoch: always the same for the same seed, epoch, number and size."
+    windows = training_windows(self.lengths, self.n_frames, self.seed, epoch)
+    rows = np.arange(i*batch_size, min((i + 1)*batch_size, len(windows)))
+    return self.gather(windows[rows], np.stack([np.full_like(rows, epoch), rows], axis=1))[:2]
 
-    def n_batches(self,
-        batch_size:int,          # windows in a batch
-    )->int:                      # at least one
-        "Batches in an epoch; the last may be smaller."
-        return -(-int((self.lengths//self.n_frames).sum())//batch_size)
+@patch
+def n_batches(self:WindowSet,
+    batch_size:int,          # windows in a batch
+)->int:                      # at least one
+    "Batches in an epoch; the last may be smaller."
+    return -(-int((self.lengths//self.n_frames).sum())//batch_size)
 
-    def evaluation_index(self,
-        max_windows:int|None=None, # take evenly spaced ones, at most so many; None: all
-    )->np.ndarray:                 # (N,) numbers of windows
-        "The windows that an evaluation looks at."
-        n = int((self.lengths//self.n_frames).sum())
-        return np.arange(n) if not max_windows or n <= max_windows else np.linspace(0, n - 1, max_windows).round().astype(int)
+# %% ../nbs/10_clips.ipynb #f52cfcfd
+@patch
+def evaluation_index(self:WindowSet,
+    max_windows:int|None=None, # take evenly spaced ones, at most so many; None: all
+)->np.ndarray:                 # (N,) numbers of windows
+    "The windows that an evaluation looks at."
+    n = int((self.lengths//self.n_frames).sum())
+    return np.arange(n) if not max_windows or n <= max_windows else np.linspace(0, n - 1, max_windows).round().astype(int)
 
-    def evaluation_batch(self,
-        index:np.ndarray,        # (B,) numbers of evaluation windows
-    )->tuple:                    # keypoints (B,L,J,2), poses (B,L,J,3), masks (B,L,J), clips (B,)
-        "Evaluation windows by their numbers, with the masks that belong to those numbers."
-        windows = evaluation_windows(self.lengths, self.n_frames)[index]
-        return *self.gather(windows, index), windows[:, 0]
+@patch
+def evaluation_batch(self:WindowSet,
+    index:np.ndarray,        # (B,) numbers of evaluation windows
+)->tuple:                    # keypoints (B,L,J,2), poses (B,L,J,3), masks (B,L,J), clips (B,)
+    "Evaluation windows by their numbers, with the masks that belong to those numbers."
+    windows = evaluation_windows(self.lengths, self.n_frames)[index]
+    return *self.gather(windows, index), windows[:, 0]

@@ -24,13 +24,16 @@ class RawKeypoints(nn.Module):
 class FrozenFeatures(nn.Module):
     "Features of a frozen, pre-trained lifter are the condition: DiffHPE-Wrapper (eq. 10)."
     def __init__(self,
-        backbone:nn.Module, # with `features(keypoints) -> (B, L, J, C)` and `config["channels"]`
+        backbone:nn.Module, # with `features(keypoints) -> (B, L, J, C)` and `config["channels"]`; frozen in place
     ):
         super().__init__()
-        if not hasattr(backbone, "features"): raise ValueError(f"a {type(backbone).__name__} can't be the backbone of DiffHPE-Wrapper: a module with a method `features(keypoints)` is needed, such as MixSTE")
+        if not hasattr(backbone, "features") or "channels" not in getattr(backbone, "config", ()):
+            raise ValueError(f"a {type(backbone).__name__} can't be the backbone of DiffHPE-Wrapper: a module with a method `features(keypoints)` and a `config` that names its channels is needed, such as MixSTE")
         self.backbone, self.channels = backbone.requires_grad_(False).eval(), backbone.config["channels"]
 
-    def train(self, mode:bool=True):
+    def train(self,
+        mode:bool=True, # of this module; not of the backbone
+    ):
         "A frozen backbone stays in eval mode."
         super().train(mode)
         self.backbone.eval()

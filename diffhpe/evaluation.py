@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from .clips import WindowSet
 from .metrics import clip_metrics
 from .mixste import MixSTE
-from .training import generator_of
+from .training import generator_of, phase_bar
 
 # %% ../nbs/52_evaluation.ipynb #cf7265b5
 def lifter_of(
@@ -32,6 +31,7 @@ def lifter_of(
         return model.lift(keypoints, hypotheses, sampler=sampler, n_steps=n_steps, generator=generator)
     return lift
 
+# %% ../nbs/52_evaluation.ipynb #315e9d1d
 def predict(
     lift:Callable,           # (keypoints, generator) → poses
     windows:WindowSet,       # the test set
@@ -43,7 +43,7 @@ def predict(
 )->tuple:                    # predicted and true (N, L, J, 3) in metres, number of each window's clip (N,)
     "Predict test windows, batch by batch."
     predicted, target, clips = [], [], []
-    for i in tqdm(range(0, len(index), batch_size), desc=progress_bar, unit="batch", mininterval=2, disable=not progress_bar):
+    for i in phase_bar(range(0, len(index), batch_size), desc=progress_bar, unit="batch", disable=not progress_bar):
         keypoints, poses, _, clip = windows.evaluation_batch(np.asarray(index[i:i + batch_size]))
         predicted.append(lift(keypoints.to(device), generator_of(seed, int(index[i]))).cpu().numpy())
         target.append(poses.numpy()); clips.append(clip)
@@ -76,6 +76,7 @@ def mean_pose_lifter(
     mean = torch.from_numpy(train.poses.mean(0))
     return lambda keypoints, generator=None: mean.to(keypoints.device).expand(*keypoints.shape[:3], 3)
 
+# %% ../nbs/52_evaluation.ipynb #a86a778c
 def ridge_lifter(
     train:WindowSet,     # the training set, with its occlusion
     penalty:float=1e-3,  # λ, relative to the number of frames

@@ -18,7 +18,7 @@ def normalised_adjacency(
 )->Tensor:      # (J, J) float32, rows sum to 1
     "Adjacency with self-loops, every row divided by its sum."
     a = torch.as_tensor(adjacency, dtype=torch.float32)
-    if a.ndim != 2 or a.shape[0] != a.shape[1] or not torch.equal(a, a.T): raise ValueError(f"the adjacency has shape {tuple(a.shape)}; a symmetric (J, J) matrix is needed")
+    if a.ndim != 2 or a.shape[0] != a.shape[1] or not torch.equal(a, a.T): raise ValueError(f"the adjacency has shape {tuple(a.shape)}{' and is not symmetric' if a.ndim == 2 and len(a) == len(a.T) else ''}; a symmetric (J, J) matrix is needed")
     a = a + torch.eye(len(a))
     return a/a.sum(1, keepdim=True)
 
@@ -37,7 +37,7 @@ class GraphConv(nn.Module):
         self.register_buffer("own", a.diagonal().clone(), persistent=False)
         self.register_buffer("others", a - a.diagonal().diag(), persistent=False)
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(2, len(a), n_in, n_out), gain=1.414))
-        self.bias = nn.Parameter(torch.empty(n_out).uniform_(-n_out**-.5, n_out**-.5))
+        self.bias = nn.Parameter(torch.empty(n_out).uniform_(-n_in**-.5, n_in**-.5))
 
     def forward(self,
         x:Tensor, # (J, N, n_in), or (J, n_in, N) over time
@@ -75,6 +75,7 @@ class GraphLayer(nn.Module):
 # %% ../nbs/31_graph.ipynb #a9194ad2
 POOLED_PAIRS = ((2, 3), (5, 6), (1, 4), (0, 7), (8, 9), (10, 15), (16, 12), (13, 11)) # joints of H36M-17
 
+# %% ../nbs/31_graph.ipynb #7ec570a8
 class NonLocal(nn.Module):
     "Every joint looks at the whole body of its frame (Wang et al. 2018, SemGCN); the identity at the start."
     def __init__(self,
@@ -90,7 +91,11 @@ class NonLocal(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         nn.init.zeros_(self.norm.weight)
 
-    def pool(self, x): return torch.maximum(x[[i for i, _ in self.pairs]], x[[j for _, j in self.pairs]])
+    def pool(self,
+        x:Tensor, # (J, ...)
+    )->Tensor:    # (M, ...)
+        "The larger one of every pair of joints."
+        return torch.maximum(x[[i for i, _ in self.pairs]], x[[j for _, j in self.pairs]])
 
     def forward(self,
         x:Tensor, # (J, L, B, C)

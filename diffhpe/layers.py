@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 # %% ../nbs/30_layers.ipynb #14fc60d2
 def step_table(
-    n_steps:int, # T
-    width:int=64,# frequencies; the table is twice as wide
-)->Tensor:       # (T, 2*width) float32
-    "Sines and cosines of every diffusion step (DiffWave eq. 2), computed in float32."
+    n_steps:int,  # T
+    width:int=64, # frequencies; the table is twice as wide
+)->Tensor:        # (T, 2*width) float32
+    "Sines and cosines of every diffusion step (DiffWave, section 3.1), computed in float32."
     frequency = 10.**(torch.arange(width)/(width - 1)*4.)
     phase = torch.arange(n_steps)[:, None]*frequency
     return torch.cat([phase.sin(), phase.cos()], dim=1)

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['NOT_IDENTITY', 'COLUMNS', 'TITLES', 'run_id', 'run_folder', 'environment', 'write_json', 'write_rows', 'save_figure',
-           'write_results', 'results_table', 'margins', 'collect_runs']
+           'write_results', 'results_table', 'margins', 'collect_runs', 'model_card', 'ship_weights']
 
 # %% ../nbs/54_results.ipynb #8bbd41c0
 import csv
 import hashlib
 import json
+import math
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -25,7 +27,7 @@ import diffhpe
 from .config import Experiment
 from .datasets import MotionDataset
 from .evaluation import METRICS
-from .models import write_atomically
+from .models import load_checkpoint, save_checkpoint, write_atomically
 
 # %% ../nbs/54_results.ipynb #10bb00fd
 NOT_IDENTITY = ("minutes", "device", "results_dir", "data_dir", "resume") # parameters that do not make it another experiment
@@ -38,15 +40,16 @@ def run_id(
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
     return "-".join((experiment.dataset, experiment.preset, experiment.model, experiment.occ, f"s{experiment.seed}", digest))
 
+# %% ../nbs/54_results.ipynb #0b862fea
 def run_folder(
     experiment:Experiment, # the parameters
-)->Path:                   # made if absent
+)->Path:                   # not made here, but it can be
     "The folder of a run."
     root = Path(diffhpe.__file__).parents[1]
     base = Path(experiment.results_dir) if experiment.results_dir else (root if (root/"settings.ini").is_file() else Path.cwd())/"results"
-    folder = base/run_id(experiment)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    there = next(p for p in (base, *base.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK): raise ValueError(f"parameter results_dir={str(base)!r} is not allowed: {there} is {'a folder that may not be written to' if there.is_dir() else 'a file'}; a folder, there or not, is")
+    return base.absolute()/run_id(experiment)
 
 # %% ../nbs/54_results.ipynb #51909f51
 def environment(
@@ -55,8 +58,8 @@ def environment(
     "Git commit, versions and device of a run."
     root = Path(diffhpe.__file__).parents[1]
     git = lambda *args: subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    try: commit = git("rev-parse", "HEAD").stdout.strip() + ("+changes" if git("status", "--porcelain", "diffhpe").stdout.strip() else "")
-    except OSError: commit = ""
+    try: commit = git("rev-parse", "--verify", "HEAD").stdout.strip() + ("+changes" if git("status", "--porcelain", "diffhpe").stdout.strip() else "") if (root/".git").exists() else ""
+    except OSError: commit = "" # there is no git
     cuda = torch.device(device).type == "cuda"
     return dict(git_commit=commit or "not a git checkout", python=platform.python_version(), diffhpe=diffhpe.__version__, **{m: version(m) for m in ("torch", "numpy")},
                 device=torch.cuda.get_device_name(device) if cuda else f"{platform.machine()} CPU, {torch.get_num_threads()} threads")
@@ -66,9 +69,10 @@ def write_json(
     path:str|Path, # the file
     values:dict,   # plain values
 )->None:
-    "Write plain values as JSON, atomically."
-    write_atomically(path, lambda p: Path(p).write_text(json.dumps(values, indent=1) + "\n"))
+    "Write plain values as JSON, atomically; infinities, which JSON does not know, are refused."
+    write_atomically(path, lambda p: Path(p).write_text(json.dumps(values, indent=1, allow_nan=False) + "\n"))
 
+# %% ../nbs/54_results.ipynb #544d1dc0
 def write_rows(
     path:str|Path,    # a .csv file
     rows:list[dict],  # of plain values; missing ones are left empty
@@ -98,7 +102,7 @@ def write_results(
     wall_time:float,         # seconds, of this session
 )->dict:                     # what metrics.json holds
     "Write config.json, metrics.json, per_action.csv and history.csv."
-    trained = {label: dict(epochs=f.progress.epoch, steps=f.progress.step, seconds=round(f.progress.seconds, 1), finished=f.finished, best_valid_mpjpe=f.progress.best_mpjpe,
+    trained = {label: dict(epochs=f.progress.epoch, steps=f.progress.step, seconds=round(f.progress.seconds, 1), finished=f.finished, best_valid_mpjpe=f.progress.best_mpjpe if math.isfinite(f.progress.best_mpjpe) else None,
                            parameters=sum(p.numel() for p in f.model.parameters())) for label, f in fits.items()}
     means = {occ: {label: {m: r[m] for m in METRICS} for label, r in by_label.items()} for occ, by_label in results.items()}
     summary = dict(run=folder.name, experiment=asdict(experiment), finished=all(f.finished for f in fits.values()),
@@ -144,3 +148,36 @@ def collect_runs(
 )->list[dict]:            # what each metrics.json holds, by name
     "The summaries of all runs in a folder."
     return [json.loads(p.read_text()) for p in sorted(Path(results_dir).glob("*/metrics.json"))]
+
+# %% ../nbs/54_results.ipynb #57c23315
+def model_card(
+    summary:Mapping, # what metrics.json holds
+    label:str,       # of a model in it
+    command:str,     # that started the run
+)->str:              # Markdown
+    "What a user must know of a trained model: command, data, seed, hours, figures."
+    t, e, data = summary["training"][label], summary["experiment"], summary["data"]
+    hours = sum(summary["training"][l]["seconds"] for l in {label, "mixste" if label == "diffhpe-wrapper" else label})/3600
+    facts = {"trained by": f"`{command}`", "data": f"{data['name']}: {data['description']}; sha256 `{data['checksum'][:16]}…`", "occlusion in training": e["occ"], "seed": e["seed"],
+             "length": f"{t['epochs']} epochs, {t['steps']} steps, {hours:.1f} hours{' with its backbone' if label == 'diffhpe-wrapper' else ''} on {summary['environment']['device']}",
+             "size": f"{t['parameters']:,} parameters", "checkpoint chosen on": "the test subjects" if e["select_on"] == "test" else "held-back training clips",
+             "licence": "Apache-2.0; the embedded motion is made by formulas, so that no data licence applies" if data["name"] == "synthetic" else "see the licence of the data"}
+    lines = [f"# {TITLES.get(label, label)}, small", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items()), "",
+             "Keypoints go in normalised to the screen, 27 frames of 17 joints; poses come out in metres, camera frame, root at the origin. The backbone and the denoiser are small: these weights are a start for experiments on a machine without a GPU, and not a lifter for pictures of real people.", "",
+             results_table(summary)]
+    return "\n".join(lines).rstrip() + "\n"
+
+def ship_weights(
+    folder:str|Path,      # of a finished run
+    destination:str|Path, # gets a folder for each of its models
+    command:str,          # that started the run
+)->list[Path]:            # the folders
+    "Copy a run's best models, with a card each."
+    summary, written = json.loads((Path(folder)/"metrics.json").read_text()), []
+    if not summary["finished"]: raise ValueError(f"{folder} holds a run that is not finished; only finished ones are shipped")
+    for label in summary["training"]:
+        trained = Path(folder)/"training"/label
+        model = load_checkpoint(next(f for f in (trained/"best_mpjpe", trained/"best_loss") if f.exists()))
+        written.append(save_checkpoint(model, Path(destination)/label))
+        write_atomically(written[-1]/"README.md", lambda p: Path(p).write_text(model_card(summary, label, command)))
+    return written

@@ -17,6 +17,12 @@ def without_directives(cell):
     elif cell.source.startswith("# "): cell.source = re.sub(r"^- \w+: .*\n?", "", cell.source, flags=re.M).strip()
     return cell
 
+def only_output(cell):
+    "A cell marked `#| echo: false` as its Markdown output, which is all that a reader is to see of it."
+    if cell.cell_type == "code" and re.search(r"^#\|\s*echo:\s*false", cell.source, re.M):
+        return nbformat.v4.new_markdown_cell("\n\n".join(o.data["text/markdown"] for o in cell.outputs if "text/markdown" in o.get("data", {})))
+    return cell
+
 def from_root(match):
     "A relative link of a notebook in nbs/, as it must read in the root."
     return f"]({posixpath.normpath(posixpath.join('nbs', match[1]))}"
@@ -24,7 +30,7 @@ def from_root(match):
 def readme():
     "The text of README.md."
     nb = nbformat.read(ROOT / "nbs/index.ipynb", 4)
-    nb.cells = [without_directives(c) for c in nb.cells if visible(c)]
+    nb.cells = [without_directives(only_output(c)) for c in nb.cells if visible(c)]
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources["outputs"]:
         raise ValueError("index.ipynb has a figure among its outputs; README.md can only show image files: link one by ![title](../path)")

@@ -33,6 +33,15 @@ def whole(tmp_path_factory):
     return summary(folder)
 
 
+def test_the_parameters_cell_is_that_of_the_experiment():
+    from ast import literal_eval
+    from dataclasses import fields
+    import papermill
+    from diffhpe.config import Experiment
+    cell = papermill.inspect_notebook(str(ROOT/"nbs/run_experiment.ipynb"))
+    assert {name: literal_eval(p["default"]) for name, p in cell.items()} == {f.name: f.default for f in fields(Experiment)}
+
+
 def test_run_folder(whole):
     found, folder = whole
     assert {"config.json", "metrics.json", "per_action.csv", "history.csv", "history.png", "clip.png", "clip.gif"} <= {f.name for f in folder.iterdir()}
