@@ -8,8 +8,8 @@ __all__ = ['MODELS', 'PRESETS', 'RULES', 'ROOT', 'FitConfig', 'Preset', 'Experim
 
 # %% ../nbs/50_config.ipynb #21e960f7
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch

@@ -8,7 +8,7 @@ __all__ = ['MotionDataset', 'check_sides', 'selection_split', 'thin', 'motion_ch
 # %% ../nbs/14_datasets.ipynb #0c270ee4
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .clips import WindowSet
 from .metrics import clip_metrics
@@ -37,7 +37,7 @@ def predict(
     windows:WindowSet,       # the test set
     index:Sequence[int],     # numbers of the windows to predict
     seed:int=0,              # of the noise
-    device:str|torch.device="cpu",
+    device:str|torch.device="cpu", # where it is computed
     batch_size:int=50,       # windows at a time
     progress_bar:str="",     # its label; empty: none
 )->tuple:                    # predicted and true (N, L, J, 3) in metres, number of each window's clip (N,)

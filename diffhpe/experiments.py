@@ -31,6 +31,7 @@ class Training:
     occlusion:str          # of its training windows
     backbone:str|None=None # label of the training whose MixSTE it wraps
 
+# %% ../nbs/53_experiments.ipynb #b2feb68f
 def trainings(
     experiment:Experiment, # the parameters
 )->list[Training]:         # in an order in which every backbone comes before its Wrapper
@@ -53,6 +54,7 @@ def shipped_weights(
     folder = Path(str(files("diffhpe")))/"weights"/model
     return folder if preset == "demo" and (folder/"model.safetensors").is_file() else None
 
+# %% ../nbs/53_experiments.ipynb #1c67e6e3
 def start_model(
     experiment:Experiment,        # the parameters
     training:Training,            # which model
@@ -85,8 +87,8 @@ def evaluate_all(
     models:Mapping,        # label → model
     train:WindowSet,       # for the yardsticks
     test_clips:Sequence,   # of `Clip`
-    device:str|torch.device="cpu",
-    progress_bar:bool=True,
+    device:str|torch.device="cpu", # where it is computed
+    progress_bar:bool=True, # on the terminal
 )->dict:                   # occlusion → label → metrics, as of `evaluate`
     "Evaluate the yardsticks and the models on the test clips, under each occlusion."
     lifters = {"mean pose": mean_pose_lifter(train), "ridge regression": ridge_lifter(train)}

@@ -19,7 +19,6 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['seed_of', 'generator_of', 'training_loss', 'validation_loss', 'validation_mpjpe', 'phase_bar', 'train_step',
            'make_optimiser', 'make_schedule', 'Progress', 'save_state', 'set_learning_rate', 'load_state', 'validate',
-           'FitResult', 'best_model', 'end_epoch', 'fit', 'write_history']
+           'FitResult', 'best_model', 'end_epoch', 'begin_training', 'fit', 'write_history']
 
 # %% ../nbs/51_training.ipynb #8271c3d0
 import csv
@@ -64,7 +64,7 @@ def validation_loss(
     windows:WindowSet,  # to validate on
     seed:int=0,         # of the noise
     batch_size:int=100, # clips at a time
-    device:str|torch.device="cpu",
+    device:str|torch.device="cpu", # where it is computed
 )->float:
     "The training loss over all evaluation windows; for DiffHPE at the steps 0, 10, 20, 30, 40."
     model.eval()
@@ -110,7 +110,7 @@ def phase_bar(
 # %% ../nbs/51_training.ipynb #182edbb1
 def train_step(
     model:nn.Module,           # a `MixSTE` or a `DiffHPE`
-    optimiser:torch.optim.Optimizer,
+    optimiser:torch.optim.Optimizer, # of the model's weights
     keypoints:Tensor,          # (B, L, J, 2), normalised screen coordinates
     poses:Tensor,              # (B, L, J, 3), metres, camera frame, root-relative
     seed:int,                  # of the experiment
@@ -132,7 +132,7 @@ def train_step(
 # %% ../nbs/51_training.ipynb #75524ce7
 def make_optimiser(
     model:nn.Module,  # whose weights that are not frozen are optimised
-    config:FitConfig,
+    config:FitConfig, # how it is trained
 )->torch.optim.Optimizer:
     "Adam with the paper's settings, or AdamW with MixSTE's."
     kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
@@ -140,8 +140,8 @@ def make_optimiser(
 
 # %% ../nbs/51_training.ipynb #203b2805
 def make_schedule(
-    optimiser:torch.optim.Optimizer,
-    config:FitConfig,
+    optimiser:torch.optim.Optimizer, # of the model's weights
+    config:FitConfig, # how it is trained
 ): # an object with step, state_dict and load_state_dict
     "Halve the learning rate on a plateau of the validation loss, shrink it by 1 % every epoch, or take it to zero along a cosine."
     if config.schedule == "cosine": return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=math.ceil(config.epochs/config.validate_every))
@@ -166,9 +166,9 @@ class Progress:
 # %% ../nbs/51_training.ipynb #a27418b6
 def save_state(
     path:str|Path,    # the file
-    model:nn.Module,
-    optimiser:torch.optim.Optimizer,
-    progress:Progress,
+    model:nn.Module, # a `MixSTE` or a `DiffHPE`
+    optimiser:torch.optim.Optimizer, # of the model's weights
+    progress:Progress, # where the training stands
     description:dict, # of model and training; compared when the file is read
 )->None:
     "Write the state of a training, atomically."
@@ -188,8 +188,8 @@ def set_learning_rate(
 
 def load_state(
     path:str|Path,    # the file
-    model:nn.Module,
-    optimiser:torch.optim.Optimizer,
+    model:nn.Module, # a `MixSTE` or a `DiffHPE`
+    optimiser:torch.optim.Optimizer, # of the model's weights
     description:dict, # must be the one that the file was written with, but for the epochs
 )->Progress:
     "Read the state of a training into model and optimiser."
@@ -210,9 +210,9 @@ def load_state(
 
 # %% ../nbs/51_training.ipynb #59205976
 def validate(
-    model:nn.Module,
+    model:nn.Module, # a `MixSTE` or a `DiffHPE`
     windows:WindowSet,    # the selection set
-    config:FitConfig,
+    config:FitConfig, # how it is trained
     progress:Progress,    # gets a new row, and new best values
     folder:Path,          # gets best_loss/ and best_mpjpe/
     settings:dict,        # of `validation_loss` and `validation_mpjpe`: seed, device; max_windows
@@ -248,11 +248,11 @@ def best_model(
 
 # %% ../nbs/51_training.ipynb #9967ca94
 def end_epoch(
-    model:nn.Module,
+    model:nn.Module, # a `MixSTE` or a `DiffHPE`
     valid:WindowSet,      # the selection set
-    config:FitConfig,
+    config:FitConfig, # how it is trained
     progress:Progress,    # goes on to the next epoch
-    optimiser:torch.optim.Optimizer,
+    optimiser:torch.optim.Optimizer, # of the model's weights
     schedule,             # of `make_schedule`
     folder:Path,          # of the best models
     settings:dict,        # of `validate`
@@ -264,15 +264,33 @@ def end_epoch(
     schedule.step(progress.best_loss) if config.schedule == "plateau" else schedule.step()
     progress.schedule, progress.learning_rate = schedule.state_dict(), optimiser.param_groups[0]["lr"]
 
+# %% ../nbs/51_training.ipynb #782f82b5
+def begin_training(
+    path:Path,        # of the state
+    model:nn.Module,  # gets the state's weights, if there is one
+    config:FitConfig, # how it is trained
+    description:dict, # of model and training
+    resume:bool=True, # False: refuse a state
+)->tuple:             # optimiser, schedule, `Progress`
+    "New optimiser, schedule and progress, or those of the state on disk."
+    for leftover in path.parent.rglob(".*.safetensors.*"): leftover.unlink()
+    optimiser, progress = make_optimiser(model, config), Progress(learning_rate=config.learning_rate)
+    schedule = make_schedule(optimiser, config)
+    if path.exists():
+        if not resume: raise ValueError(f"{path} holds a training already, and resume=False; resume=True continues it, and another folder begins anew")
+        progress = load_state(path, model, optimiser, description)
+        if progress.schedule: schedule.load_state_dict(progress.schedule)
+    return optimiser, schedule, progress
+
 # %% ../nbs/51_training.ipynb #c1c51a4f
 def fit(
     model:nn.Module,       # a `MixSTE` or a `DiffHPE`; trained in place
     train:WindowSet,       # to learn from
     valid:WindowSet,       # to choose by
-    config:FitConfig,
+    config:FitConfig, # how it is trained
     folder:str|Path,       # of the state and the best models; a training found there is continued
     seed:int=0,            # of windows' order, occlusion, noise and dropout
-    device:str|torch.device="cpu",
+    device:str|torch.device="cpu", # where it is computed
     precision:str="fp32",  # or "bf16" on CUDA
     minutes:float|None=None, # stop after so many, to be continued
     max_windows:int|None=None, # for the validation MPJPE; None: all
@@ -283,22 +301,15 @@ def fit(
     progress_bar:bool=True, # on standard error
 )->FitResult:
     "Train a model, or go on training it, until its epochs are done or the minutes are over."
-    folder, model, start = Path(folder), model.to(device), time.time()
-    for leftover in folder.rglob(".*.safetensors.*"): leftover.unlink()
-    path, progress, optimiser = folder/"training.safetensors", Progress(learning_rate=config.learning_rate), make_optimiser(model, config)
-    schedule = make_schedule(optimiser, config)
+    folder, path, model = Path(folder), Path(folder)/"training.safetensors", model.to(device)
     description = dict(model_config(model), seed=seed, precision=precision, clips=len(train.clips), occlusion=train.occlusion, **asdict(config), **(notes or {}))
-    if path.exists():
-        if not resume: raise ValueError(f"{path} holds a training already, and resume=False; resume=True continues it, and another folder begins anew")
-        progress = load_state(path, model, optimiser, description)
-        if progress.schedule: schedule.load_state_dict(progress.schedule)
-    start -= progress.seconds
+    optimiser, schedule, progress = begin_training(path, model, config, description, resume)
     n, stop = train.n_batches(config.batch_size), math.inf if minutes is None else time.time() + 60*minutes
+    start = (saved := time.time()) - progress.seconds
     def save():
         progress.seconds = time.time() - start
         save_state(path, model, optimiser, progress, description)
         return time.time()
-    saved = time.time()
     with phase_bar(total=n*config.epochs, initial=progress.step, desc=f"fit {label}", unit="step", disable=not progress_bar) as bar:
         while progress.epoch < config.epochs:
             while progress.batch < n:
@@ -309,6 +320,7 @@ def fit(
                 progress.batch, progress.step = progress.batch + 1, progress.step + 1
                 bar.update()
                 if time.time() - saved > checkpoint_seconds: saved = save()
+            progress.seconds = time.time() - start
             end_epoch(model, valid, config, progress, optimiser, schedule, folder, dict(seed=seed, device=device, max_windows=max_windows))
             saved = save()
     return FitResult(best_model(folder, model), progress, True)
