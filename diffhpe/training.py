@@ -316,8 +316,7 @@ def fit(
                 if time.time() > stop: save(); return FitResult(best_model(folder, model), progress, False)
                 keypoints, poses = train.training_batch(progress.epoch, progress.batch, config.batch_size)
                 loss = train_step(model, optimiser, keypoints.to(device), poses.to(device), seed, progress.step, precision)
-                progress.losses = [progress.losses[0] + loss, progress.losses[1] + 1]
-                progress.batch, progress.step = progress.batch + 1, progress.step + 1
+                progress.losses, progress.batch, progress.step = [progress.losses[0] + loss, progress.losses[1] + 1], progress.batch + 1, progress.step + 1
                 bar.update()
                 if time.time() - saved > checkpoint_seconds: saved = save()
             progress.seconds = time.time() - start
