@@ -340,5 +340,4 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/diffhpe', 'doc_host': '', 
                                   'diffhpe.training.training_loss': ('training.html#training_loss', 'diffhpe/training.py'),
                                   'diffhpe.training.validate': ('training.html#validate', 'diffhpe/training.py'),
                                   'diffhpe.training.validation_loss': ('training.html#validation_loss', 'diffhpe/training.py'),
-                                  'diffhpe.training.validation_mpjpe': ('training.html#validation_mpjpe', 'diffhpe/training.py'),
-                                  'diffhpe.training.write_history': ('training.html#write_history', 'diffhpe/training.py')}}}
+                                  'diffhpe.training.validation_mpjpe': ('training.html#validation_mpjpe', 'diffhpe/training.py')}}}

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['seed_of', 'generator_of', 'training_loss', 'validation_loss', 'validation_mpjpe', 'phase_bar', 'train_step',
            'make_optimiser', 'make_schedule', 'Progress', 'save_state', 'set_learning_rate', 'load_state', 'validate',
-           'FitResult', 'best_model', 'end_epoch', 'begin_training', 'fit', 'write_history']
+           'FitResult', 'best_model', 'end_epoch', 'begin_training', 'fit']
 
-# %% ../nbs/51_training.ipynb #8271c3d0
-import csv
+# %% ../nbs/51_training.ipynb #a882122d
 import json
 import math
 import os
@@ -323,15 +322,3 @@ def fit(
             end_epoch(model, valid, config, progress, optimiser, schedule, folder, dict(seed=seed, device=device, max_windows=max_windows))
             saved = save()
     return FitResult(best_model(folder, model), progress, True)
-
-# %% ../nbs/51_training.ipynb #afa793ce
-def write_history(
-    path:str|Path,      # a .csv file
-    history:list[dict], # of `Progress`
-)->None:
-    "Write the rows of validations as a table, atomically."
-    columns = list(dict.fromkeys(k for row in history for k in row))
-    def write(p):
-        with open(p, "w", newline="") as f:
-            table = csv.DictWriter(f, columns, lineterminator="\n"); table.writeheader(); table.writerows(history)
-    write_atomically(path, write)
