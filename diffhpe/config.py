@@ -59,7 +59,7 @@ class Preset:
 _smoke = {m: FitConfig(1e-3, 8, 1, .1, validate_every=1, mpjpe_every=1) for m in MODELS}
 _short = {m: FitConfig(lr, 64, 1, 0., schedule="cosine", validate_every=1, mpjpe_every=5) for m, lr in zip(MODELS, (2e-4, 5e-4, 5e-4))}
 _scratch = {m: FitConfig(lr, batch, epochs, 0., schedule="cosine", validate_every=every, mpjpe_every=20) for m, lr, batch, epochs, every in
-            zip(MODELS, (1e-3, 4e-3, 4e-3), (16, 32, 32), (60, 40, 16), (3, 5, 4))}
+            zip(MODELS, (1e-3, 4e-3, 4e-3), (16, 32, 32), (45, 60, 14), (3, 5, 2))}
 _paper = dict(zip(MODELS, (FitConfig(4e-5, 37, 500, .1, .1, "adamw", "exponential"), FitConfig(8.083e-4, 200, 1000, .032), FitConfig(2.701e-4, 200, 1000, .2704))))
 
 PRESETS = {p.name: p for p in (
@@ -84,7 +84,8 @@ RULES = dict( # parameter → (check, what is allowed)
     device=(lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d)?", v), "'auto', 'cpu', 'cuda' or 'cuda:N'"),
     hypotheses=_number(int, 1, 1000, none=False), sampler=_one_of(*SAMPLERS), n_steps=_number(int, 1, 50), select_on=_one_of("validation", "test"),
     precision=_one_of("fp32", "tf32", "bf16"), batch_size=_number(int, 1, 10**6), learning_rate=_number(float, 1e-9, 1), dropout=_number(float, 0, .99),
-    keypoints=_one_of("detected", "gt"), noise=_number(float, 0, 100), results_dir=(lambda v: v is None or isinstance(v, str), "a folder, or None"),
+    keypoints=(lambda v: isinstance(v, str) and re.fullmatch(r"[\w.-]+", v), "'detected', 'simulated', 'gt', or with h36m the name of a detector"),
+    cameras=_one_of("h36m", "random"), noise=_number(float, 0, 100), results_dir=(lambda v: v is None or isinstance(v, str), "a folder, or None"),
     from_scratch=_bool, minutes=_number(float, 0, 10**6), resume=_bool)
 
 # %% ../nbs/50_config.ipynb #dcf31b69
@@ -109,7 +110,8 @@ class Experiment:
     batch_size:int|None=None         # None: the preset's
     learning_rate:float|None=None    # None: the preset's
     dropout:float|None=None          # None: the preset's
-    keypoints:str="detected"         # "gt": without detector noise
+    keypoints:str="detected"         # "simulated"; "gt": without detector noise; or a detector of Human3.6M
+    cameras:str="h36m"               # or "random"
     noise:float|None=None            # scale of the detector noise in pixels; None: the data's default
     results_dir:str|None=None        # None: results/ of the checkout
     from_scratch:bool=False          # ignore the weights that come with the package
