@@ -10,6 +10,7 @@
 #   make refresh      all three, with every notebook but run_experiment run from a fresh kernel
 #   make refresh-experiment   run run_experiment with its default parameters, keep its outputs in nbs/
 #   make weights      train the small models of diffhpe/weights/ from scratch (about an hour on two cores)
+#   make transfer     MixSTE trained on each motion set, tested on all (DATA=folder of data_3d_<name>.npz; half an hour)
 #   make docs-check   the pages of the docs site, without Quarto: all must build, none may show an error
 #   make docs         the docs site in _docs/ (needs Quarto: https://quarto.org/docs/get-started)
 
@@ -21,6 +22,7 @@ BIN  := $(VENV)/bin
 OCC  ?= consecutive
 OUT  ?= results/$(OCC).ipynb
 P    ?=
+DATA ?=
 # Where torch comes from. With an NVIDIA driver: PyPI, whose Linux build is the CUDA one (2.7 GB). Without: the CPU build (190 MB).
 # TORCH_INDEX= takes PyPI's build anywhere, TORCH_INDEX=https://download.pytorch.org/whl/cu126 the one for an older driver.
 TORCH_INDEX ?= $$(nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
@@ -29,7 +31,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
 
-.PHONY: help setup test experiment lab export clean-nbs readme refresh refresh-experiment weights docs-check docs
+.PHONY: help setup test experiment lab export clean-nbs readme refresh refresh-experiment weights transfer docs-check docs
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -61,7 +63,7 @@ readme: setup
 EXECUTE = $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace
 refresh: setup
 	$(BIN)/nbdev_export
-	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
+	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb nbs/transfer.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
 	$(BIN)/nbdev_clean
 	$(BIN)/python tests/make_readme.py
 
@@ -74,6 +76,10 @@ weights: setup
 	@mkdir -p results
 	$(BIN)/$(SCRATCH) </dev/null
 	$(BIN)/python -c 'from diffhpe.config import Experiment; from diffhpe.results import run_folder, ship_weights; ship_weights(run_folder(Experiment(from_scratch=True)), "diffhpe/weights", "$(SCRATCH)")'
+
+transfer: setup
+	@mkdir -p results
+	$(BIN)/papermill nbs/transfer.ipynb results/transfer.ipynb -p data_dir '$(DATA)' </dev/null
 
 docs-check: setup
 	$(BIN)/python tests/docs_check.py </dev/null

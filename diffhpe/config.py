@@ -59,7 +59,7 @@ class Preset:
 _smoke = {m: FitConfig(1e-3, 8, 1, .1, validate_every=1, mpjpe_every=1) for m in MODELS}
 _short = {m: FitConfig(lr, 64, 1, 0., schedule="cosine", validate_every=1, mpjpe_every=5) for m, lr in zip(MODELS, (2e-4, 5e-4, 5e-4))}
 _scratch = {m: FitConfig(lr, batch, epochs, 0., schedule="cosine", validate_every=every, mpjpe_every=20) for m, lr, batch, epochs, every in
-            zip(MODELS, (1e-3, 4e-3, 4e-3), (16, 32, 32), (45, 60, 14), (3, 5, 2))}
+            zip(MODELS, (1e-3, 4e-3, 4e-3), (16, 32, 32), (32, 45, 14), (2, 5, 2))}
 _paper = dict(zip(MODELS, (FitConfig(4e-5, 37, 500, .1, .1, "adamw", "exponential"), FitConfig(8.083e-4, 200, 1000, .032), FitConfig(2.701e-4, 200, 1000, .2704))))
 
 PRESETS = {p.name: p for p in (
