@@ -6,8 +6,8 @@
 __all__ = ['DETECTOR', 'MotionDataset', 'check_sides', 'selection_split', 'thin', 'motion_checksum', 'embedded_motion',
            'at_speed', 'find_motion', 'clip_maker', 'load_dataset']
 
-# %% ../nbs/14_datasets.ipynb #0c270ee4
-import hashlib
+# %% ../nbs/14_datasets.ipynb #c2fabad3
+import hashlib, warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -92,6 +92,8 @@ def embedded_motion(
 )->tuple:       # positions as of `synthetic_motion`, their sha256
     "The embedded motion, made once per process, and its checksum."
     positions = synthetic_motion(seed)
+    for actions in positions.values():
+        for world in actions.values(): world.setflags(write=False)  # everybody in this process gets the same arrays
     return positions, motion_checksum(positions)
 
 # %% ../nbs/14_datasets.ipynb #9459a74c
@@ -100,6 +102,7 @@ def at_speed(
     fps:float,        # frames per second that it has
 )->np.ndarray:        # (F', J, 3) metres, at 50 frames per second, from the first frame on
     "The same motion at the speed that models know."
+    if not 5 <= fps <= 1000: raise ValueError(f"the motion has {fps:g} frames per second; 5 to 1000 are allowed")
     if fps == FPS or len(world) < 2: return world
     at = np.arange(int((len(world) - 1)*FPS/fps + 1e-6) + 1)*fps/FPS
     return CubicSpline(np.arange(len(world)), world)(at.clip(max=len(world) - 1)).astype(np.float32)
@@ -113,7 +116,7 @@ def find_motion(
     if name == "synthetic": return *embedded_motion(), (SUBJECTS_TRAIN, SUBJECTS_TEST), "embedded motion"
     if data_dir is None: raise ValueError(f"dataset {name!r} is read from data_3d_{name}.npz, and data_dir, the folder of that file, is not given; without a folder, 'synthetic' is allowed")
     path, flat = (Path(data_dir)/f"data_3d_{name}{layout}.npz" for layout in ("", "_flat"))
-    if not path.is_file() and any(Path(data_dir).rglob("*.bvh")): raise FileNotFoundError(f"there is no file {path}, but {data_dir} holds BVH files; `diffhpe_import_bvh {data_dir} {path}` makes one of them")
+    if not path.is_file() and any(p.suffix.lower() == ".bvh" for pattern in ("*", "*/*") for p in Path(data_dir).glob(pattern)): raise FileNotFoundError(f"there is no file {path}, but {data_dir} holds BVH files; `diffhpe_import_bvh {data_dir} {path}` makes one of them")
     motion = read_motion(flat if flat.is_file() and not path.is_file() else path)
     positions = {s: {a: at_speed(world, motion.fps) for a, world in actions.items()} for s, actions in motion.positions.items()}
     return positions, motion.checksum, (motion.subjects_train, motion.subjects_test), "real motion"
@@ -131,19 +134,20 @@ def clip_maker(
 )->tuple:                     # function of positions that makes clips of them, where the 2D comes from in a few words, checksum of its file or nothing
     "How the motion of a data set becomes clips."
     if cameras not in ("h36m", "random"): raise ValueError(f"cameras={cameras!r} is unknown; allowed are 'h36m' and 'random'")
-    if name == "h36m" and keypoints not in ("simulated", "gt"):
-        if noise is not None or cameras == "random": raise ValueError(f"real detections come with their own errors and cameras; noise={noise} and cameras={cameras!r} are allowed with keypoints='simulated'")
+    if keypoints == "gt" and noise: raise ValueError(f"noise={noise} is not allowed with keypoints='gt', which have none")
+    if name == "h36m" and (keypoints not in ("simulated", "gt") or keypoints == "gt" and cameras == "h36m" and data_dir and (Path(data_dir)/"data_2d_h36m_gt.npz").is_file()):
+        if noise is not None and keypoints != "gt" or cameras == "random": raise ValueError(f"real detections come with their own errors and cameras; noise={noise} and cameras={cameras!r} are allowed with keypoints='simulated'")
         detector = DETECTOR if keypoints == "detected" else keypoints
         try: tracks, checksum = read_keypoints(keypoints_file(data_dir, name, detector))
         except FileNotFoundError as e: raise FileNotFoundError(f"{e}; keypoints='simulated' and 'gt' need no file") from e
-        return lambda positions: measured_clips(positions, {s: t for s, t in tracks.items() if s in positions}), f"real 2D detections of {detector}, its own cameras", checksum
+        origin = "exact 2D of its file" if detector == "gt" else f"real 2D detections of {detector}"
+        return lambda positions: measured_clips(positions, {s: t for s, t in tracks.items() if s in positions}), f"{origin}, its own cameras", checksum
     if keypoints not in ("detected", "simulated", "gt"): raise ValueError(f"keypoints={keypoints!r} is unknown; allowed are 'detected', 'simulated' and 'gt', and with 'h36m' the name of a detector")
-    if keypoints == "gt" and noise: raise ValueError(f"noise={noise} is not allowed with keypoints='gt', which have none")
     detector = None if keypoints == "gt" or noise == 0 else DetectorNoise() if noise is None else replace(DetectorNoise(), scale=noise)
     seen_by = random_cameras(4, seed) if cameras == "random" else h36m_cameras if name == "h36m" else h36m_cameras("S9")
     exact = f"simulated 2D detections of scale {detector.scale:g} px" if detector else "exact 2D"
     make = lambda positions: virtual_clips(positions, seen_by, detector, seed, recentred=name not in ("h36m", "synthetic"))
-    return make, f"{exact}, four {'random' if cameras == 'random' else 'virtual'} cameras", ""
+    return make, f"{exact}, {'four random' if cameras == 'random' else 'its own' if name == 'h36m' else 'four virtual'} cameras", ""
 
 # %% ../nbs/14_datasets.ipynb #a735430a
 def load_dataset(
@@ -156,9 +160,13 @@ def load_dataset(
     cameras:str="h36m",          # "random": four other virtual cameras, by the seed
 )->MotionDataset:
     "Clips of a motion set, to train and to test on."
+    for parameter, value in dict(seed=seed, max_clips=1 if max_clips is None else max_clips).items():
+        if not isinstance(value, int) or value < (parameter != "seed"): raise ValueError(f"{parameter}={value!r}; a whole number from {int(parameter != 'seed')} is allowed")
     make, origin, of_keypoints = clip_maker(name, data_dir, keypoints, noise, cameras, seed)
     positions, checksum, subjects, kind = find_motion(name, data_dir)
     if of_keypoints: checksum = hashlib.sha256((checksum + of_keypoints).encode()).hexdigest()
+    neither = [s for s in positions if s not in subjects[0] + subjects[1]]
+    if len(neither) == len(positions): raise ValueError(f"{name} says of none of its subjects {', '.join(positions)} whether they are to train or to test on; subjects_train and subjects_test in its metadata do")
+    if neither: warnings.warn(f"{name}: {', '.join(neither)} are neither to train nor to test on, and left out", stacklevel=2)
     clips = [thin(make({s: positions[s] for s in group if s in positions}), max_clips) for group in subjects]
-    if not clips[0] + clips[1]: raise ValueError(f"{name} says of none of its subjects {', '.join(positions)} whether they are to train or to test on; subjects_train and subjects_test in its metadata do")
     return MotionDataset(name, *clips, f"{kind}, {origin}", checksum, float(visible_share(clips[0] + clips[1])))

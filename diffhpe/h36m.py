@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_BYTES', 'MAX_STEPS', 'MAX_DIRECTORY', 'H36M_TRAIN', 'H36M_TEST', 'MAX_TEXT', 'array_from_bytes', 'room',
            'unpickle_arrays', 'read_npz', 'suspicious_size', 'Posture', 'posture', 'check_motion', 'check_people',
-           'Motion', 'split_subjects', 'sort_contents', 'read_motion', 'write_motion', 'LazyClips', 'open_motion',
-           'keypoints_file', 'read_keypoints', 'check_track', 'measured_clips']
+           'Motion', 'split_subjects', 'sort_contents', 'frame_rate', 'read_motion', 'write_motion', 'LazyClips',
+           'open_motion', 'keypoints_file', 'read_keypoints', 'check_track', 'measured_clips']
 
 # %% ../nbs/12_h36m.ipynb #255ce00c
 import hashlib, io, json, math, os, pickletools, re, struct, warnings, zipfile, zlib
@@ -36,7 +36,8 @@ class _Dtype(_Standin):
     __slots__ = ("dtype",)
     def __init__(self, code, align=False, copy=True):
         if not isinstance(code, str) or not re.fullmatch(r"O8?|b1|[iu][1248]|f[248]|[US][1-9]\d{0,5}", code):
-            raise _Refused(f"holds an array of dtype {code[:50] if isinstance(code, str) else type(code).__name__!r}; integers, floats, booleans and strings are allowed")
+            found = code[:50] if isinstance(code, str) else type(code).__name__
+            raise _Refused(f"holds an array of dtype {found!r}; integers, floats, booleans and strings are allowed")
         self.dtype = np.dtype(code[:1] if code[0] == "O" else code)
 
     def build(self, state):
@@ -53,7 +54,9 @@ def array_from_bytes(
 )->np.ndarray:            # a read-only view of `raw`
     "The array that the bytes hold, if they are as many as its shape and dtype take."
     raw = raw.encode("latin1") if isinstance(raw, str) else raw
-    if not isinstance(dtype, np.dtype) or dtype.kind not in "biufUS" or not dtype.itemsize: raise _Refused(f"holds an array of dtype {dtype if isinstance(dtype, np.dtype) else type(dtype).__name__}; integers, floats, booleans and strings are allowed")
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "biufUS" or not dtype.itemsize:
+        found = dtype if isinstance(dtype, np.dtype) else type(dtype).__name__
+        raise _Refused(f"holds an array of dtype {found}; integers, floats, booleans and strings are allowed")
     if type(shape) is not tuple or len(shape) > 8 or any(type(n) is not int or not 0 <= n < 2**63 for n in shape) or not isinstance(raw, (bytes, memoryview)):
         raise _Refused("holds an array whose shape or contents are no such; up to eight lengths and bytes are allowed")
     needed = math.prod(shape)*dtype.itemsize
@@ -73,7 +76,8 @@ class _Array(_Standin):
         _, shape, dtype, fortran, raw = state
         if not isinstance(dtype, _Dtype): raise _Refused("holds an array whose dtype is no such")
         if dtype.dtype == object:
-            if shape != () or not isinstance(raw, list) or len(raw) != 1: raise _Refused("holds an object array of several objects; only one, of shape (), is allowed")
+            if shape != () or not isinstance(raw, list) or len(raw) != 1:
+                raise _Refused("holds an object array of several objects; only one, of shape (), is allowed, and arrays of unequal length in a list")
             self.value = raw[0]
         else: self.value = array_from_bytes(raw, dtype.dtype, shape, bool(fortran))
 
@@ -96,7 +100,8 @@ def _find(module, name)->type:
     "The stand-in of one of the few allowed globals."
     if not (isinstance(module, str) and isinstance(name, str)): raise _Refused("asks for a global whose name is no text")
     if (module, name) in _STANDINS: return _STANDINS[module, name]
-    raise _Refused(f"asks for the global {ascii(module[:80])[1:-1]}.{ascii(name[:80])[1:-1]}, which is no part of an array; only numpy's arrays, dtypes and scalars are allowed, and nothing of the file was run")
+    raise _Refused(f"asks for the global {ascii(module[:80])[1:-1]}.{ascii(name[:80])[1:-1]}, which is no part of an array; "
+                   "only numpy's arrays, dtypes and scalars are allowed, and nothing of the file was run")
 
 # %% ../nbs/12_h36m.ipynb #8c42e2c7
 class _Machine:
@@ -121,32 +126,67 @@ class _Machine:
         if len(items) % 2 or not all(type(k) is str for k in items[::2]): raise _Refused("has a dict with a key that is no string; only strings are allowed")
         self.top(dict).update(zip(items[::2], items[1::2]))
 
-# %% ../nbs/12_h36m.ipynb #4c5b6b52
-_LITERALS = frozenset("INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES".split())
+# %% ../nbs/12_h36m.ipynb #47c7c3b3
+def _gather(machine:_Machine, op:str)->None:
+    "An instruction that makes a tuple, a list or a dict, or adds to a list or a dict."
+    if op in ("TUPLE1", "TUPLE2", "TUPLE3"):
+        items = [machine.pop() for _ in range(int(op[-1]))]
+        machine.stack.append(tuple(items[::-1]))
+    elif op == "APPEND":
+        item = machine.pop()
+        machine.top(list).append(item)
+    elif op == "SETITEM":
+        value, key = machine.pop(), machine.pop()
+        machine.fill([key, value])
+    else:
+        items = machine.cut()
+        if op == "TUPLE": machine.stack.append(tuple(items))
+        elif op == "LIST": machine.stack.append(items)
+        elif op == "APPENDS": machine.top(list).extend(items)
+        elif op == "SETITEMS": machine.fill(items)
+        elif op == "DICT":
+            machine.stack.append({})
+            machine.fill(items)
+
+# %% ../nbs/12_h36m.ipynb #a04ec504
+def _use_standin(machine:_Machine, op:str, arg=None)->None:
+    "An instruction that names a stand-in, calls it, or hands it a state."
+    if op == "GLOBAL":
+        module, name = arg.split(" ", 1)
+        machine.stack.append(_find(module, name))
+    elif op == "STACK_GLOBAL":
+        name, module = machine.pop(), machine.pop()
+        machine.stack.append(_find(module, name))
+    elif op == "REDUCE":
+        args, call = machine.pop(), machine.pop()
+        if not (isinstance(call, type) and issubclass(call, _Standin) and isinstance(args, tuple) and len(args) < 4):
+            raise _Refused("calls something that cannot be called; only numpy's arrays, dtypes and scalars are allowed")
+        machine.stack.append(call(*args))
+    elif op == "BUILD":
+        state = machine.pop()
+        machine.top((_Array, _Dtype)).build(state)
+
+# %% ../nbs/12_h36m.ipynb #8f617fc1
+_LITERALS = frozenset("""INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING
+    UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES""".split())
 _EMPTY = dict(NONE=lambda: None, NEWTRUE=lambda: True, NEWFALSE=lambda: False, EMPTY_LIST=list, EMPTY_DICT=dict, EMPTY_TUPLE=tuple)
+_GATHER = frozenset("TUPLE TUPLE1 TUPLE2 TUPLE3 LIST DICT APPEND APPENDS SETITEM SETITEMS".split())
 
 def _carry_out(machine:_Machine, op:str, arg)->None:
     "One instruction of a pickle, if it builds dicts, lists, strings, numbers or plain arrays."
-    push, pop, cut, top = machine.stack.append, machine.pop, machine.cut, machine.top
-    if op in _LITERALS: push(arg)
-    elif op in _EMPTY: push(_EMPTY[op]())
-    elif op in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"): machine.memo[len(machine.memo) if arg is None else arg] = top()
-    elif op in ("GET", "BINGET", "LONG_BINGET") and arg in machine.memo: push(machine.memo[arg])
+    if op in _LITERALS: machine.stack.append(arg)
+    elif op in _EMPTY: machine.stack.append(_EMPTY[op]())
+    elif op in _GATHER: _gather(machine, op)
+    elif op in ("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"): _use_standin(machine, op, arg)
     elif op == "MARK": machine.marks.append(len(machine.stack))
-    elif op in ("TUPLE", "LIST"): push((tuple if op == "TUPLE" else list)(cut()))
-    elif op in ("TUPLE1", "TUPLE2", "TUPLE3"): push(tuple([pop() for _ in range(int(op[-1]))][::-1]))
-    elif op == "DICT": items = cut(); push({}); machine.fill(items)
-    elif op in ("SETITEM", "SETITEMS"): machine.fill(cut() if op == "SETITEMS" else [pop(), pop()][::-1])
-    elif op in ("APPEND", "APPENDS"): items = cut() if op == "APPENDS" else [pop()]; top(list).extend(items)
-    elif op == "POP": pop()
-    elif op == "GLOBAL": push(_find(*arg.split(" ", 1)))
-    elif op == "STACK_GLOBAL": push(_find(*[pop(), pop()][::-1]))
-    elif op == "REDUCE":
-        args, call = pop(), pop()
-        if not (isinstance(call, type) and issubclass(call, _Standin) and isinstance(args, tuple) and len(args) < 4): raise _Refused("calls something that cannot be called; only numpy's arrays, dtypes and scalars are allowed")
-        push(call(*args))
-    elif op == "BUILD": state = pop(); top((_Array, _Dtype)).build(state)
-    elif op not in ("PROTO", "FRAME"): raise _Refused(f"has the instruction {op}{f' {ascii(arg)[:60]}' if isinstance(arg, (int, str)) else ''} where it builds nothing that is allowed; nothing of the file was run")
+    elif op == "POP": machine.pop()
+    elif op == "MEMOIZE": machine.memo[len(machine.memo)] = machine.top()
+    elif op in ("PUT", "BINPUT", "LONG_BINPUT"): machine.memo[arg] = machine.top()
+    elif op in ("GET", "BINGET", "LONG_BINGET") and arg in machine.memo: machine.stack.append(machine.memo[arg])
+    elif op in ("PROTO", "FRAME"): pass
+    else:
+        shown = f" {ascii(arg)[:60]}" if isinstance(arg, (int, str)) else ""
+        raise _Refused(f"has the instruction {op}{shown} where it builds nothing that is allowed; nothing of the file was run")
 
 # %% ../nbs/12_h36m.ipynb #0407d7e1
 MAX_BYTES = 2**31  # of a file, of its contents, and of what they unfold to; Human3.6M's take 0.2 GB in float32
@@ -174,7 +214,8 @@ def unpickle_arrays(
         if isinstance(value, dict) and depth: return {k: plain(v, depth - 1) for k, v in value.items()}
         if isinstance(value, (list, tuple)) and depth: return [plain(v, depth - 1) for v in value]
         if isinstance(value, (str, bytes, bool, int, float, type(None), np.ndarray)): return value
-        raise _Refused(f"holds a {(value if isinstance(value, type) else type(value)).__name__.strip('_')} inside; dicts and lists, at most four deep, of plain arrays, strings and numbers are allowed")
+        kind = value if isinstance(value, type) else type(value)
+        raise _Refused(f"holds a {kind.__name__.strip('_')} inside; dicts and lists, at most four deep, of plain arrays, strings and numbers are allowed")
     top = machine.pop()
     return plain(top.value if isinstance(top, _Array) else top, 4)
 
@@ -275,6 +316,7 @@ def suspicious_size(
 )->str|None:    # a sentence, where the size is no person's; None: it is one's
     "An error if the size is a person's in another unit than metres, a sentence if it is no person's."
     found = f"{where}: head and feet are {size:.4g} apart (median over the frames), 0.5 to 3 metres are "
+    if size < 1e-6: raise ValueError(f"{where}: head and feet are at one place (median over the frames), 0.5 to 3 metres apart are allowed; that looks like no person")
     unit = "millimetres" if 500 <= size <= 3000 else "centimetres, or inches" if 50 <= size <= 300 else None
     if unit: raise ValueError(f"{found}allowed; that looks like {unit}")
     return None if .5 <= size <= 3 else f"{found}usual"
@@ -284,14 +326,16 @@ def suspicious_size(
 class Posture:
     "What a clip says about its unit, its axes and its sides."
     size:float    # metres, from the middle of the feet to the head, median over the frames
-    up:str        # "z": the axis along which the head is above the feet in most frames; "-z" where it is below
+    up:str        # "z": the axis along which the head is above the feet in most frames; "-z": it is below
     swapped:bool  # left and right, by the nose and by the knees
+    opposed:bool  # shoulders and hips point to opposite sides in most frames
 
 def posture(
     clip:np.ndarray, # (F, 17, 3) any unit, any world
 )->Posture:
     "Size, upward axis and handedness of a clip, from at most 64 frames of it."
-    hip, rhip, rknee, rfoot, lhip, lknee, lfoot, _, thorax, nose, head = np.moveaxis(clip[np.linspace(0, len(clip) - 1, min(len(clip), 64)).astype(int), :11].astype(float), 1, 0)
+    some = np.linspace(0, len(clip) - 1, min(len(clip), 64)).astype(int)
+    hip, rhip, rknee, rfoot, lhip, lknee, lfoot, _, thorax, nose, head, lshoulder, _, _, rshoulder = np.moveaxis(clip[some, :15].astype(float), 1, 0)
     rise = head - (rfoot + lfoot)/2
     size = float(np.median(np.linalg.norm(rise, axis=-1)))
     axis = np.bincount(np.abs(rise).argmax(-1), minlength=3).argmax()
@@ -303,7 +347,9 @@ def posture(
         off = point - a - ((point - a)*line).sum(-1, keepdims=True)*line
         return np.median((off*front).sum(-1))
     signs = before(nose, thorax, head), before(rknee, rhip, rfoot) + before(lknee, lhip, lfoot)
-    return Posture(size, ("-" if np.median(rise[:, axis]) < 0 else "") + "xyz"[axis], bool(max(signs) < -.002*size))
+    up = ("-" if np.median(rise[:, axis]) < 0 else "") + "xyz"[axis]
+    opposed = np.median(((lhip - rhip)*(lshoulder - rshoulder)).sum(-1)) < 0
+    return Posture(size, up, bool(max(signs) < -.002*size), bool(opposed))
 
 # %% ../nbs/12_h36m.ipynb #37757550
 def check_motion(
@@ -313,10 +359,10 @@ def check_motion(
     copy:bool=True,    # False: a view of `clip` where that is possible
 )->np.ndarray:         # (F, 17, 3) float32, metres, world
     "A clip of 17 joints that is finite and of a person's size, or a sentence that says what is wrong."
-    clip = clip if isinstance(clip, np.ndarray) else np.empty(0, object)
-    F, J, C = clip.shape if clip.ndim == 3 else (0, 0, 0)
+    F, J, C = clip.shape if isinstance(clip, np.ndarray) and clip.ndim == 3 else (0, 0, 0)
     if not F or J not in (17, 32) or C != 3 or clip.dtype.kind != "f":
-        raise ValueError(f"{where} is an array of shape {clip.shape} and dtype {clip.dtype}; floats of shape (F, 17, 3) or (F, 32, 3) with F >= 1 are allowed")
+        found = f"an array of shape {clip.shape} and dtype {clip.dtype}" if isinstance(clip, np.ndarray) else f"of type {type(clip).__name__} and no array"
+        raise ValueError(f"{where} is {found}; floats of shape (F, 17, 3) or (F, 32, 3) with F >= 1 are allowed")
     if J == 32: clip = clip[:, H36M_32_TO_17]
     with np.errstate(over="ignore"): clip = np.require(clip, np.float32, ["C", "A"])
     bad = ~np.isfinite(clip).all((1, 2))
@@ -329,22 +375,51 @@ def check_motion(
 # %% ../nbs/12_h36m.ipynb #c5c6c655
 _TO_Z_UP = {"x": ("y, z, x", "z, y, x"), "-x": ("z, y, -x", "y, z, -x"), "y": ("x, -z, y", "x, z, y"), "-y": ("x, z, -y", "x, -z, -y")}  # by rotation, with a reflection
 
+def _refuse_wrong(
+    found:Mapping, # subject/action → Posture
+)->None:
+    "An error if most clips have other axes than ours, or their sides swapped."
+    n, swapped, opposed = len(found), [w for w, p in found.items() if p.swapped], [w for w, p in found.items() if p.opposed]
+    mirrored, count = 2*len(swapped) > n, lambda clips: f"in {len(clips)} of {n} clips ({clips[0]} among them)"
+    if 2*len(opposed) > n:
+        raise ValueError(f"left and right of the {'legs' if mirrored else 'arms'} look swapped {count(opposed)}: "
+                         "shoulders and hips point to opposite sides; the joints' sides have to be changed")
+    for axis, remedies in _TO_Z_UP.items():
+        votes = [w for w, p in found.items() if p.up == axis]
+        if 2*len(votes) > n:
+            raise ValueError(f"the {axis} axis points up {count(votes)}, where z should; ({remedies[mirrored]}) in place of (x, y, z) turns them")
+    if mirrored and 2*sum(p.up == "-z" for p in found.values()) <= n:
+        raise ValueError(f"left and right look swapped {count(swapped)}: nose and knees are behind; the joints' sides, or an axis's sign, have to be changed")
+
+# %% ../nbs/12_h36m.ipynb #ede40c59
+def _turned(
+    found:Mapping, # subject → subject/action → Posture
+)->list[str]:      # one sentence, or none
+    "Are there subjects of whom most clips have another axis up than z?"
+    says = []
+    for subject, clips in found.items():
+        for axis in _TO_Z_UP:
+            votes = [w for w, p in clips.items() if p.up == axis]
+            if 2*len(votes) > len(clips): says.append(f"the {axis} axis points up in {len(votes)} of {len(clips)} clips of {subject} ({votes[0]} among them)")
+    if len(says) > 3: says[3:] = [f"so it is with {len(says) - 3} subjects more"]
+    return [f"{', '.join(says)}, where z should unless they lie"] if says else []
+
 def check_people(
     positions:Mapping, # [subject][action] → (F, 17, 3) metres
 )->list[str]:          # sentences about what is suspicious
     "Units, axes and sides of a whole file: an error if they are not ours."
-    found = {f"{s}/{a}": posture(c) for s in positions for a, c in positions[s].items()}
+    by_subject = {s: {f"{s}/{a}": posture(c) for a, c in actions.items()} for s, actions in positions.items()}
+    found = {w: p for clips in by_subject.values() for w, p in clips.items()}
     odd = [sentence for where, p in found.items() if (sentence := suspicious_size(p.size, where))]
-    swapped, n = [w for w, p in found.items() if p.swapped], len(found)
-    mirrored = 2*len(swapped) > n
-    for axis in _TO_Z_UP:
-        votes = [w for w, p in found.items() if p.up == axis]
-        if 2*len(votes) > n: raise ValueError(f"the {axis} axis points up in {len(votes)} of {n} clips ({votes[0]} among them), where z should; ({_TO_Z_UP[axis][mirrored]}) in place of (x, y, z) turns them")
-    fallen = [w for w, p in found.items() if p.up == "-z"]
-    if mirrored and 2*len(fallen) <= n: raise ValueError(f"left and right look swapped in {len(swapped)} of {n} clips ({swapped[0]} among them): nose and knees are behind; the joints' sides, or an axis's sign, have to be changed")
+    _refuse_wrong(found)
+    swapped, opposed, fallen = ([w for w, p in found.items() if f(p)] for f in (lambda p: p.swapped, lambda p: p.opposed, lambda p: p.up == "-z"))
+    n, count = len(found), lambda clips: f"in {len(clips)} of {len(found)} clips, {clips[0]} among them,"
     says = [f"{odd[0]}; {len(odd)} of {n} clips are of such sizes"] if odd else []
-    if fallen: says.append(f"in {len(fallen)} of {n} clips, {fallen[0]} among them, the head is below the feet most of the time; z should point up{', and seems to be mirrored' if mirrored else ''}")
-    elif swapped: says.append(f"in {len(swapped)} of {n} clips, {swapped[0]} among them, left and right look swapped: nose and knees are behind")
+    says += _turned(by_subject)
+    mirrored = ", and seems to be mirrored" if 2*len(swapped) > n else ""
+    if fallen: says.append(f"{count(fallen)} the head is below the feet most of the time; z should point up{mirrored}")
+    elif swapped: says.append(f"{count(swapped)} left and right look swapped: nose and knees are behind")
+    if opposed: says.append(f"{count(opposed)} shoulders and hips point to opposite sides: the arms' joints, or the legs', look swapped")
     return says
 
 # %% ../nbs/12_h36m.ipynb #5111a8da
@@ -370,15 +445,22 @@ H36M_TRAIN, H36M_TEST = ("S1", "S5", "S6", "S7", "S8"), ("S9", "S11")
 def split_subjects(
     subjects:Sequence[str],   # in the file
     meta:Mapping[str,str],    # with or without subjects_train and subjects_test, JSON lists
+    where:str="the file",     # for the warning's sentence
 )->tuple:                     # names for training, names for testing; of those in the file
     "Who is for training and who for testing: as the file says, as Human3.6M's custom is, or nobody."
-    listed = dict.fromkeys(("subjects_train", "subjects_test"), ())
-    if set(subjects) <= {*H36M_TRAIN, *H36M_TEST}: listed = dict(subjects_train=H36M_TRAIN, subjects_test=H36M_TEST)
-    if listed.keys() & meta.keys():
-        try: listed = {k: json.loads(meta.get(k, "[]")) for k in listed}
-        except (ValueError, RecursionError): listed = {"subjects_train": None}
-        if not all(isinstance(v, list) for v in listed.values()): raise ValueError(f"subjects_train and subjects_test are {[meta.get(k, '')[:80] for k in ('subjects_train', 'subjects_test')]}; lists of names are allowed")
-    train, test = (tuple(s for s in names if s in subjects) for names in listed.values())
+    keys, there = ("subjects_train", "subjects_test"), set(subjects)
+    if any(k in meta for k in keys):
+        try: lists = [json.loads(meta.get(k, "[]")) for k in keys]
+        except (ValueError, RecursionError): lists = [None]
+        if not all(isinstance(v, list) for v in lists):
+            raise ValueError(f"subjects_train and subjects_test are {[meta.get(k, '')[:80] for k in keys]}; lists of names are allowed")
+        absent = [ascii(s[:50]) if isinstance(s, str) else f"something of type {type(s).__name__}" for names in lists for s in names if s not in subjects]
+        if absent:
+            more = f" and {len(absent) - 5} others" if len(absent) > 5 else ""
+            warnings.warn(f"{where}: subjects_train and subjects_test list {', '.join(absent[:5])}{more}, of whom it has no clip; it has {', '.join(subjects)}", stacklevel=2)
+    elif there <= {*H36M_TRAIN, *H36M_TEST} or there & {*H36M_TRAIN} and there & {*H36M_TEST}: lists = [H36M_TRAIN, H36M_TEST]
+    else: lists = [(), ()]
+    train, test = (tuple(s for s in names if s in subjects) for names in lists)
     both = sorted(set(train) & set(test))
     if both: raise ValueError(f"subjects {', '.join(both)} are listed for training and for testing; each may be in one list")
     return train, test
@@ -399,7 +481,8 @@ def _text(value, key:str="meta")->str:
 def _name(name, what:str)->str:
     "A subject's or an action's name, if it can be one."
     if isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(name.split("/")): return name
-    raise ValueError(f"{what} is named {ascii(name[:80]) if isinstance(name, str) else 'by a ' + type(name).__name__}; printable text of at most 200 characters that leads to no other folder is allowed")
+    found = ascii(name[:80]) if isinstance(name, str) else f"by a {type(name).__name__}"
+    raise ValueError(f"{what} is named {found}; printable text of at most 200 characters that leads to no other folder is allowed")
 
 # %% ../nbs/12_h36m.ipynb #1574be8e
 def sort_contents(
@@ -407,7 +490,8 @@ def sort_contents(
 )->tuple:             # dict[subject][action] → array, as it is in the file; meta: dict of text
     "Clips and metadata of a motion file, in either layout."
     positions, meta, pickled = {}, {}, contents.get("positions_3d")
-    if "positions_3d" in contents and not (isinstance(pickled, dict) and all(isinstance(a, dict) for a in pickled.values())): raise ValueError("positions_3d is not a dict of subjects, each a dict of actions; only that is allowed")
+    if "positions_3d" in contents and not (isinstance(pickled, dict) and all(isinstance(a, dict) for a in pickled.values())):
+        raise ValueError("positions_3d is not a dict of subjects, each a dict of actions; only that is allowed")
     for key in contents:
         subject, slash, action = key.partition("/")
         if key == "positions_3d": positions = pickled
@@ -419,16 +503,24 @@ def sort_contents(
         for action in positions[subject]: _name(action, f"an action of {subject}")
     return positions, meta
 
-# %% ../nbs/12_h36m.ipynb #1fddd9f4
+# %% ../nbs/12_h36m.ipynb #5ce40152
+def frame_rate(
+    text:str, # as metadata have it
+)->float:     # frames per second
+    "The number of frames per second, if motion is recorded so."
+    try: fps = float(text)
+    except ValueError: fps = math.nan
+    if not 5 <= fps <= 1000: raise ValueError(f"fps is {text[:50]}; a number from 5 to 1000 is allowed")
+    return fps
+
 def _motion(path:Path, positions:Mapping, meta:dict, checksum:str)->Motion:
     "A motion file's contents, with what its metadata say."
-    try: fps = float(meta.get("fps", 50))
-    except ValueError: fps = math.nan
-    if not 0 < fps < math.inf: raise ValueError(f"fps is {meta['fps'][:50]}; a number above 0 is allowed")
-    parents = meta.get("parents", "")
-    if parents.count(",") == 16 and parents != json.dumps(H36M_17.parents): raise ValueError(f"the joints' parents are {parents[:200]}; those of Human3.6M are allowed, {list(H36M_17.parents)}")
-    return Motion(path.stem.removeprefix("data_3d_"), positions, fps, meta, checksum, *split_subjects(list(positions), meta))
+    fps, parents = frame_rate(meta.get("fps", "50")), meta.get("parents", "")
+    if parents.count(",") == 16 and parents != json.dumps(H36M_17.parents):
+        raise ValueError(f"the joints' parents are {parents[:200]}; those of Human3.6M are allowed, {list(H36M_17.parents)}")
+    return Motion(path.stem.removeprefix("data_3d_"), positions, fps, meta, checksum, *split_subjects(list(positions), meta, str(path)))
 
+# %% ../nbs/12_h36m.ipynb #14b2fb79
 def read_motion(
     path:str|Path,     # of data_3d_<name>.npz, in either layout
     check:bool=True,   # sizes, axes and sides too; False for motion that is odd, and meant to be
@@ -461,7 +553,9 @@ def write_motion(
     for sentence in check_people(clips) if check else []: warnings.warn(sentence, stacklevel=2)
     for key, value in (meta or {}).items():
         arrays[f"meta/{_name(key, 'metadata')}"] = value = np.asarray(value)
-        if value.dtype.kind not in "biufUS" or not value.dtype.itemsize and value.size > 1: raise ValueError(f"meta {key!r} becomes an array of dtype {value.dtype}; strings, numbers and lists of them are allowed")
+        if value.dtype.kind not in "biufUS" or not value.dtype.itemsize and value.size > 1:
+            raise ValueError(f"meta {key!r} becomes an array of dtype {value.dtype}; strings, numbers and lists of them are allowed")
+        if key == "fps": frame_rate(_text(value, key))
     arrays = {**{f"{s}/{a}": clips[s][a] for s in clips for a in clips[s]}, **arrays}
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -520,7 +614,9 @@ def _peek(f, info:zipfile.ZipInfo)->tuple:
     start = f.read(min(info.compress_size, 2**14))
     if info.compress_type == zipfile.ZIP_DEFLATED: start = zlib.decompressobj(-15).decompress(start, 2**14)
     shape, fortran, dtype, skip = _header(start)
-    if dtype.kind not in "biufUS" or math.prod(shape)*dtype.itemsize != info.file_size - skip: raise _Refused(f"declares an array of shape {str(shape)[:60]} and dtype {dtype}, which does not take the {info.file_size - skip:,} bytes that it has")
+    there = info.file_size - skip
+    if dtype.kind not in "biufUS" or math.prod(shape)*dtype.itemsize != there:
+        raise _Refused(f"declares an array of shape {str(shape)[:60]} and dtype {dtype}, which does not take the {there:,} bytes that it has")
     return shape, fortran, dtype, at, skip
 
 def _clip(f, info:zipfile.ZipInfo, shape, fortran, dtype, at, skip)->np.ndarray:
@@ -539,7 +635,9 @@ def open_motion(
     with path.open("rb") as f:
         try: members, checksum = _directory(f)
         except Exception as e: raise ValueError(f"{path} is not a whole .npz file ({str(e)[:200]})") from e
-        if "positions_3d" in members: raise ValueError(f"{path} holds its clips in a pickle, which can only be read whole; to open it so, convert it: motion = read_motion(path), write_motion(new_path, motion.positions, motion.meta, compress=False)")
+        if "positions_3d" in members:
+            raise ValueError(f"{path} holds its clips in a pickle, which can only be read whole; to open it so, convert it: "
+                             "motion = read_motion(path), write_motion(new_path, motion.positions, motion.meta, compress=False)")
         contents, left = {}, room(0)
         for key, info in members.items():
             if key.startswith("meta/"):
@@ -573,7 +671,8 @@ def read_keypoints(
     contents, checksum = read_npz(path)
     try:
         subjects, metadata = contents.get("positions_2d"), contents.get("metadata")
-        if not isinstance(subjects, dict) or not subjects or not all(isinstance(a, dict) for a in subjects.values()): raise ValueError(f"the keys are {ascii(', '.join(contents))[1:200]}; a dict of subjects, each a dict of actions, under positions_2d is needed")
+        if not isinstance(subjects, dict) or not subjects or not all(isinstance(a, dict) for a in subjects.values()):
+            raise ValueError(f"the keys are {ascii(', '.join(contents))[1:200]}; a dict of subjects, each a dict of actions, under positions_2d is needed")
         joints = _text(metadata.get("num_joints", 17) if isinstance(metadata, dict) else 17, "num_joints")
         if joints != "17": raise ValueError(f"num_joints in its metadata is {joints[:50]}; 17, Human3.6M's, is allowed")
         sort_contents({"positions_3d": subjects})   # are the names allowed?
@@ -585,7 +684,8 @@ def _tracks(tracks, where:str)->list:
     tracks, copies = list(tracks) if isinstance(tracks, np.ndarray) and tracks.ndim == 4 else tracks, []
     for i, track in enumerate(tracks if isinstance(tracks, list) and tracks else [None]):
         if not isinstance(track, np.ndarray) or track.ndim != 3 or track.shape[1:] != (17, 2) or not len(track) or track.dtype.kind != "f" or not np.isfinite(track).all():
-            raise ValueError(f"{where}, camera {i}, is {f'an array of shape {track.shape} and dtype {track.dtype}' if isinstance(track, np.ndarray) else type(tracks).__name__}; finite floats of shape (F, 17, 2) with F >= 1 are allowed, in a list of one array per camera")
+            found = f"an array of shape {track.shape} and dtype {track.dtype}" if isinstance(track, np.ndarray) else type(tracks).__name__
+            raise ValueError(f"{where}, camera {i}, is {found}; finite floats of shape (F, 17, 2) with F >= 1 are allowed, in a list of one array per camera")
         copies.append(np.array(track, dtype=np.float32, order="C"))
     return copies
 
@@ -606,35 +706,52 @@ def check_track(
     guesses["it looks like normalised screen coordinates"] = far(denormalize_screen(track, camera.resolution), seen[i])
     own, width, best = far(track, seen[i]), max(camera.resolution), min(guesses, key=guesses.get)
     fits = guesses[best] < own/3
-    if own > width/10 or fits and own > width/50: raise ValueError(f"{where}: half of the keypoints of camera {i}, {camera.name}, are {own:.0f} px or more from the projected motion, of {width:.0f} px in all; {best if fits else 'the cameras, the resolution or the recording may be others'}")
+    if own > width/10 or fits and own > width/50:
+        raise ValueError(f"{where}: half of the keypoints of camera {i}, {camera.name}, are {own:.0f} px or more from the projected motion, "
+                         f"of {width:.0f} px in all; {best if fits else 'the cameras, the resolution or the recording may be others'}")
     return own
 
-# %% ../nbs/12_h36m.ipynb #38060ae2
-def _joined(world, track, cameras, i, subject, action)->Clip:
-    "One camera's keypoints beside the motion in its frame, as long as the shorter of the two."
-    n, camera = min(len(world), len(track)), cameras[i]
-    check_track(track[:n], world[:n], cameras, i, f"{subject}/{action}")
-    points = camera.world_to_camera(world[:n])
-    arrays = normalize_screen(track[:n], camera.resolution), points - points[:, :1], points[:, 0]
+# %% ../nbs/12_h36m.ipynb #964fe500
+def _find_tracks(keypoints:Mapping, subject:str, action:str, n_cameras:int)->list:
+    "A recording's keypoints, one track per camera."
+    if subject not in keypoints:
+        raise ValueError(f"the keypoints have no subject {subject}; they have {', '.join(keypoints)}, and everybody in the motion is needed")
+    tracks, where = keypoints[subject].get(action), f"{subject}/{action}"
+    if tracks is None:
+        raise ValueError(f"the keypoints have no {where}; of {subject} they have {', '.join(keypoints[subject])}, and every recording of the motion is needed")
+    if len(tracks) != n_cameras:
+        raise ValueError(f"{where} has {len(tracks)} tracks of keypoints, and {n_cameras} cameras saw it; one track per camera is allowed")
+    return tracks
+
+def _joined(world, track, camera, subject, action)->Clip:
+    "One camera's keypoints beside the motion in its frame, both equally long."
+    points = camera.world_to_camera(world)
+    arrays = normalize_screen(track, camera.resolution), points - points[:, :1], points[:, 0]
     return Clip(subject, action, camera, *(np.ascontiguousarray(a, dtype=np.float32) for a in arrays))
 
+# %% ../nbs/12_h36m.ipynb #8ff8e3d4
 def measured_clips(
     positions:Mapping,                              # [subject][action] → (F, 17, 3) metres, world, z up
     keypoints:Mapping,                              # [subject][action] → (F', 17, 2) px of each camera, from `read_keypoints`
     cameras:Sequence[Camera]|Callable=h36m_cameras, # the same for everybody, or a function of the subject's name
 )->list[Clip]:
     "Real detections beside real motion: every recording as every camera saw it."
-    clips, unequal = [], []
+    clips, unequal, off = [], [], {}
     for subject, actions in positions.items():
         seen_by = tuple(cameras(subject) if callable(cameras) else cameras)
-        if subject not in keypoints: raise ValueError(f"the keypoints have no subject {subject}; they have {', '.join(keypoints)}, and everybody in the motion is needed")
         for action, world in actions.items():
-            tracks, where = keypoints[subject].get(action), f"{subject}/{action}"
-            if tracks is None: raise ValueError(f"the keypoints have no {where}; of {subject} they have {', '.join(keypoints[subject])}, and every recording of the motion is needed")
-            if len(tracks) != len(seen_by): raise ValueError(f"{where} has {len(tracks)} tracks of keypoints, and {len(seen_by)} cameras saw it; one track per camera is allowed")
-            unequal += [f"{where}, camera {i}, {len(t)} frames to {len(world)}" for i, t in enumerate(tracks) if abs(len(t) - len(world)) > max(10, min(50, .1*len(world)))]
-            clips += [_joined(world, track, seen_by, i, subject, action) for i, track in enumerate(tracks)]
-    left_out = sum(a not in positions.get(s, {}) for s in keypoints for a in keypoints[s])
+            for i, track in enumerate(_find_tracks(keypoints, subject, action, len(seen_by))):
+                n, where = min(len(world), len(track)), f"{subject}/{action}"
+                px = check_track(track[:n], world[:n], seen_by, i, where)
+                if px > max(seen_by[i].resolution)/50: off[f"{where}, camera {i}"] = px
+                if abs(len(track) - len(world)) > max(10, min(50, .1*len(world))): unequal.append(f"{where}, camera {i}, {len(track)} frames to {len(world)}")
+                clips.append(_joined(world[:n], track[:n], seen_by[i], subject, action))
+    left_out, worst = sum(a not in positions.get(s, {}) for s in keypoints for a in keypoints[s]), max(off, key=off.get, default="")
     if left_out: warnings.warn(f"{left_out} recordings have keypoints and no motion; they are left out", stacklevel=2)
-    if unequal: warnings.warn(f"{len(unequal)} tracks of keypoints are much longer or shorter than the motion ({unequal[0]}); both are cut to the shorter, which is right only if they start together", stacklevel=2)
+    if unequal:
+        warnings.warn(f"{len(unequal)} tracks of keypoints are much longer or shorter than the motion ({unequal[0]}); "
+                      "both are cut to the shorter, which is right only if they start together", stacklevel=2)
+    if off:
+        warnings.warn(f"{len(off)} of {len(clips)} tracks of keypoints lie further from the projected motion than a fiftieth of the picture, "
+                      f"{worst}, the furthest: {off[worst]:.0f} px in the median; cameras, resolution or start may be others", stacklevel=2)
     return clips

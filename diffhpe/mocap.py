@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['MAX_BVH_BYTES', 'MAX_BVH_JOINTS', 'MAX_BVH_SECONDS', 'MAX_JOINT_FRAMES', 'LEFT_HIP', 'LEFT_UP_LEG', 'JOINT_TABLES',
-           'UNITS', 'AREA', 'NEAREST', 'parse_channels', 'plain_hierarchy', 'motion_values', 'BvhMotion',
-           'plain_skeleton', 'bvh_motion', 'read_bvh_motion', 'forward_kinematics', 'resample', 'recipe_parts',
-           'joint_table', 'plain_name', 'find_table', 'body_axes', 'upright_axes', 'take_joints', 'find_unit',
-           'find_up', 'z_up', 'Recording', 'import_recording', 'read_bvh', 'subject_action', 'split_recordings',
-           'BvhFolder', 'read_bvh_folder', 'recentre', 'capture_pieces', 'virtual_clip', 'too_near', 'virtual_clips',
-           'random_cameras', 'visible_share', 'bvh_to_npz', 'describe_import', 'import_bvh']
+           'UNITS', 'SWAPPED', 'AREA', 'NEAREST', 'parse_channels', 'plain_hierarchy', 'motion_values', 'BvhMotion',
+           'plain_skeleton', 'bvh_motion', 'read_bvh_motion', 'forward_kinematics', 'check_fps', 'resample',
+           'recipe_parts', 'joint_table', 'plain_name', 'known_tables', 'find_table', 'body_axes', 'upright_axes',
+           'take_joints', 'unit_metres', 'find_unit', 'check_up', 'find_up', 'z_up', 'knees_ahead', 'check_knees',
+           'Recording', 'import_recording', 'read_bvh', 'subject_pattern', 'subject_action', 'split_recordings',
+           'BvhFolder', 'check_options', 'read_bvh_folder', 'recentre', 'capture_pieces', 'virtual_clip', 'too_near',
+           'virtual_clips', 'random_cameras', 'visible_share', 'bvh_to_npz', 'capture_summary', 'describe_import',
+           'read_table', 'import_bvh']
 
 # %% ../nbs/13_mocap.ipynb #a406e099
 import json, re, tempfile, warnings
@@ -18,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations, product
 from math import isfinite
+from numbers import Integral, Real
 from pathlib import Path
 from zlib import crc32
 
@@ -28,7 +31,7 @@ from fastcore.script import call_parse, store_true
 from .camera import Camera, h36m_cameras, normalize_screen, place_camera, quaternion_to_matrix
 from .clips import Clip
 from .detector import DetectorNoise, detector_noise
-from .h36m import H36M_TEST, H36M_TRAIN, check_motion, write_motion
+from .h36m import H36M_TEST, H36M_TRAIN, check_motion, posture, write_motion
 from .skeleton import H36M_17
 
 # %% ../nbs/13_mocap.ipynb #2d6f8b8f
@@ -53,7 +56,8 @@ def plain_hierarchy(
     for n, line in enumerate(lines, 1):
         words = line.split()
         kind = words[0].upper() if words else "{"
-        if kind not in ("HIERARCHY", "ROOT", "JOINT", "END", "OFFSET", "CHANNELS", "{", "}"): raise ValueError(f"line {n} begins with {words[0][:40]!r}; HIERARCHY, ROOT, JOINT, End Site, OFFSET, CHANNELS and braces are allowed")
+        if kind not in ("HIERARCHY", "ROOT", "JOINT", "END", "OFFSET", "CHANNELS", "{", "}"):
+            raise ValueError(f"line {n} begins with {words[0][:40]!r}; HIERARCHY, ROOT, JOINT, End Site, OFFSET, CHANNELS and braces are allowed")
         if kind in ("ROOT", "JOINT"):
             names.append(" ".join(words[1:]).removesuffix("{").strip())
             line = f"{kind} j{len(names) - 1}"
@@ -62,7 +66,8 @@ def plain_hierarchy(
             except ValueError as e: raise ValueError(f"line {n} {e}") from e
             channels += [(len(names) - 1, *c) for c in own]
             turns = [axis for what, axis in own if what == "rotation"]
-            line = " ".join([f"CHANNELS {3 + 3*(len(names) == 1)}", *["Xposition", "Yposition", "Zposition"][:3*(len(names) == 1)], *("XYZ"[a] + "rotation" for a in turns + [a for a in range(3) if a not in turns])])
+            written = [f"{a}position" for a in "XYZ" if len(names) == 1] + [f"{'XYZ'[a]}rotation" for a in turns + [a for a in range(3) if a not in turns]]
+            line = " ".join(["CHANNELS", str(len(written)), *written])
         plain.append(line)
         if len(names) > MAX_BVH_JOINTS: raise ValueError(f"line {n} begins joint number {len(names)}; {MAX_BVH_JOINTS} are allowed")
     opened, closed = ("".join(lines).count(c) for c in "{}")
@@ -165,14 +170,20 @@ def forward_kinematics(
             rotations[:, j] = rotations[:, parent] @ rotations[:, j]
     return positions, rotations
 
-# %% ../nbs/13_mocap.ipynb #3ba7cb4d
+# %% ../nbs/13_mocap.ipynb #fdec5533
+def check_fps(
+    fps:float, # wanted
+):
+    "Refuse a frame rate that is none."
+    if not isinstance(fps, Real) or not 1 <= fps <= 1000: raise ValueError(f"fps is {fps!r}; 1 to 1000 is allowed")
+
 def resample(
     motion:BvhMotion, # of a file
     fps:float=50,     # wanted
 )->BvhMotion:         # from the first frame on, as long as the motion lasts
     "The same motion at another frame rate."
     from scipy.interpolate import CubicSpline  # takes half a second, which only those pay who need it
-    if not 1 <= fps <= 1000: raise ValueError(f"fps is {fps}; 1 to 1000 is allowed")
+    check_fps(fps)
     if len(motion) < 2: return replace(motion, fps=fps)
     last = len(motion) - 1
     frames, joints = int(last*fps/motion.fps + 1e-6) + 1, len(motion.names)
@@ -225,21 +236,34 @@ def plain_name(
     "A joint's name without namespace (`mixamorig:Hips`) and in small letters."
     return re.sub(r"^(.*:|mixamorig\d*_?)", "", name.strip().casefold())
 
+def known_tables(
+    table:str|Mapping|None=None, # a name of `JOINT_TABLES`, or a table; None: all of `JOINT_TABLES`
+)->dict:                         # name → table, with an entry for each joint
+    "The joint tables that are asked for, or a sentence that says what is wrong with one."
+    if isinstance(table, str) and table not in JOINT_TABLES:
+        raise ValueError(f"the joint table {table!r} is unknown; {', '.join(JOINT_TABLES)} are allowed, or a table")
+    tables = JOINT_TABLES if table is None else {table: JOINT_TABLES[table]} if isinstance(table, str) else {"given": table}
+    for key, entries in tables.items():
+        if not isinstance(entries, Mapping) or set(entries) != set(H36M_17.names):
+            has = str(list(entries) if isinstance(entries, Mapping) else entries)[:300]
+            raise ValueError(f"the joint table {key!r} has entries for {has}; one for each of {', '.join(H36M_17.names)} is needed")
+        for recipe in entries.values(): recipe_parts(recipe)
+    return tables
+
+# %% ../nbs/13_mocap.ipynb #0e70b74d
 def find_table(
     names:Sequence[str],         # of a file's joints
-    table:str|Mapping|None=None, # a name of `JOINT_TABLES`, or a table; None: by the joints' names
+    table:str|Mapping|None=None, # as in `known_tables`; None: by the joints' names
 )->tuple[str, dict]:             # the table's name, the table
     "The joint table that fits a file, or a sentence that says what the file lacks."
-    if isinstance(table, str) and table not in JOINT_TABLES: raise ValueError(f"the joint table {table!r} is unknown; {', '.join(JOINT_TABLES)} are allowed, or a table")
-    tables = JOINT_TABLES if table is None else {table: JOINT_TABLES[table]} if isinstance(table, str) else {"given": table}
-    there, lacking = {plain_name(n) for n in names}, {}
+    tables, there, lacking = known_tables(table), {plain_name(n) for n in names}, {}
     for key, entries in tables.items():
-        if not isinstance(entries, Mapping) or set(entries) != set(H36M_17.names): raise ValueError(f"the joint table {key!r} has entries for {list(entries) if isinstance(entries, Mapping) else entries!r}; one for each of {', '.join(H36M_17.names)} is needed")
         needed = dict.fromkeys(n for j in H36M_17.names for n in recipe_parts(entries[j])[0])
         lacking[key] = [n for n in needed if plain_name(n) not in there]
     best = min(lacking, key=lambda key: len(lacking[key]))
     if not lacking[best]: return best, dict(tables[best])
-    raise ValueError(f"it lacks {', '.join(lacking[best])} of the joint table {best!r}{', the nearest' if len(tables) > 1 else ''}; it has {', '.join(names)[:600]}; a table of your own is allowed, made as those in JOINT_TABLES")
+    nearest = ", the nearest" if len(tables) > 1 else ""
+    raise ValueError(f"it lacks {', '.join(lacking[best])} of the joint table {best!r}{nearest}; it has {', '.join(names)[:600]}; a table of your own is allowed, made as those in JOINT_TABLES")
 
 # %% ../nbs/13_mocap.ipynb #213aa613
 def body_axes(
@@ -280,33 +304,47 @@ def take_joints(
 # %% ../nbs/13_mocap.ipynb #7669bbe5
 UNITS = dict(m=1., cm=.01, mm=.001, inch=.0254, cmu=.056444)  # metres; the last is that of CMU's skeletons
 
+def unit_metres(
+    unit:str|float, # a name of `UNITS`, or metres
+)->float:           # metres
+    "How long a unit is."
+    metres = UNITS.get(unit, float(unit) if re.fullmatch(r"(\d+\.?\d*|\.\d+)(e-?\d+)?", unit) else None) if isinstance(unit, str) else unit
+    if not isinstance(metres, Real) or not 0 < metres < np.inf: raise ValueError(f"the unit {unit!r} is unknown; {', '.join(UNITS)} or a positive number of metres is allowed")
+    return float(metres)
+
 def find_unit(
     poses:np.ndarray,          # (F, 17, 3) the file's unit, without offsets from the head
-    unit:str|float|None=None,  # a name of `UNITS`, or metres; None: by the body's size
+    unit:str|float|None=None,  # as in `unit_metres`; None: by the body's size
 )->tuple[str, float]:          # its name, metres
     "The unit of length of a file."
-    if isinstance(unit, str) and re.fullmatch(r"[\d.]+(e-?\d+)?", unit): unit = float(unit)
     chain = [(3, 2), (2, 1), (0, 7), (7, 8), (8, 10)]
     stature = sum(float(np.median(np.linalg.norm(poses[:, a] - poses[:, b], axis=-1))) for a, b in chain)/.87
     if unit is not None:
-        metres = UNITS.get(unit, unit)
-        if not isinstance(metres, (int, float)) or not 0 < metres < np.inf: raise ValueError(f"the unit {unit!r} is unknown; {', '.join(UNITS)} or a positive number of metres is allowed")
+        metres = unit_metres(unit)
         if not .5 <= stature*metres <= 3: raise ValueError(f"with units of {metres:g} m the body is {stature*metres:.3g} m tall; 0.5 to 3 m is allowed")
-        return unit if unit in UNITS else f"{metres:g} m", float(metres)
+        return unit if unit in UNITS else f"{metres:g} m", metres
     fitting = [name for name, metres in UNITS.items() if 1.3 <= stature*metres <= 2.1]
-    if not fitting: raise ValueError(f"its unit cannot be recognised: the body is {stature:.4g} units tall, 1.3 to 2.1 m in none of {', '.join(UNITS)}; one of these names or a number of metres is allowed as unit")
+    if not fitting:
+        raise ValueError(f"its unit cannot be recognised: the body is {stature:.4g} units tall, 1.3 to 2.1 m in none of {', '.join(UNITS)}; one of these names or a number of metres is allowed as unit")
     return fitting[0], UNITS[fitting[0]]
 
-# %% ../nbs/13_mocap.ipynb #8c8da3b7
+# %% ../nbs/13_mocap.ipynb #cbf82131
+def check_up(
+    up:str|None, # "y", "z" or None
+):
+    "Refuse an upward axis that is not allowed."
+    if up not in (None, "y", "z"): raise ValueError(f"up is {up!r}; 'y' and 'z' are allowed")
+
 def find_up(
     poses:np.ndarray, # (F, 17, 3) the file's axes
     up:str|None=None, # "y" or "z"; None: from feet to head
 )->str:               # "y" or "z"
     "The axis of a file that points up."
-    if up not in (None, "y", "z"): raise ValueError(f"up is {up!r}; 'y' and 'z' are allowed")
+    check_up(up)
     rise = np.median(poses[:, 10] - poses[:, [3, 6]].mean(1), axis=0)
     share = rise/max(np.linalg.norm(rise), 1e-12)
-    if up is None and max(share[1:]) < .8: raise ValueError(f"the axis that points up cannot be recognised: from feet to head it goes by {', '.join(f'{s:.2f}' for s in share)} along x, y, z; up='y' or up='z' is needed")
+    if up is None and max(share[1:]) < .8:
+        raise ValueError(f"the axis that points up cannot be recognised: from feet to head it goes by {', '.join(f'{s:.2f}' for s in share)} along x, y, z; up='y' or up='z' is needed")
     return up or "yz"[int(share[2] > share[1])]
 
 def z_up(
@@ -315,6 +353,29 @@ def z_up(
 )->np.ndarray:         # (..., 3) z up
     "Turn points so that z points up."
     return np.stack([points[..., 0], -points[..., 2], points[..., 1]], axis=-1) if up == "y" else points
+
+# %% ../nbs/13_mocap.ipynb #464082f8
+SWAPPED = -.02  # of the body's size; where the knees are farther behind, left and right look swapped
+
+def knees_ahead(
+    world:np.ndarray, # (F, 17, 3) any unit, right-handed axes
+)->float:             # share of the body's size, both knees added up; negative: behind
+    "How far the knees lie before the lines from hip to ankle, mean over the frames."
+    unit = lambda v: v/np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12)
+    right, left = np.moveaxis(world[:, [[1, 2, 3], [4, 5, 6]]].astype(float), 1, 0)
+    ahead = [np.cross(unit(left[:, 0] - right[:, 0]), unit(hip - ankle)) for hip, _, ankle in (np.moveaxis(leg, 1, 0) for leg in (right, left))]
+    return float(sum(((leg[:, 1] - leg[:, 2])*a).sum(-1).mean() for leg, a in zip((right, left), ahead))/max(posture(world).size, 1e-12))
+
+def check_knees(
+    worlds:Mapping, # path → (F, 17, 3) of a recording
+):
+    "Refuse recordings most of which have their knees clearly behind, and warn of fewer."
+    behind = [path for path, world in worlds.items() if knees_ahead(world) < SWAPPED]
+    if not behind: return
+    others = f" and {len(behind) - 1} more of {len(worlds)} recordings" if len(worlds) > 1 else ""
+    says = f"{behind[0]}{others}: the knees bend forwards, so that left and right of the joint table, or of the file's axes, look swapped"
+    if 2*len(behind) > len(worlds): raise ValueError(f"{says}; knees before the line from hip to ankle are allowed")
+    warnings.warn(says, stacklevel=3)
 
 # %% ../nbs/13_mocap.ipynb #417ba89e
 @dataclass(frozen=True, eq=False)
@@ -336,6 +397,7 @@ def import_recording(
     up:str|None=None,              # as in `find_up`
     fps:float=50,                  # wanted
     skip:int|None=None,            # frames to leave out at the beginning; None: 1 if that is a rest pose, else 0
+    knees:bool=True,               # refuse a body whose knees bend forwards
 )->Recording:
     "Read a BVH file as motion of the 17 joints."
     motion = read_bvh_motion(path)
@@ -349,6 +411,7 @@ def import_recording(
         axis, (unit, metres) = find_up(bare, up), find_unit(bare, unit)
         world = check_motion(z_up(take_joints(motion[0], entries, 1/metres)*metres, axis), "its motion", check=False)
     except ValueError as e: raise ValueError(f"{path}: {e}") from e
+    if knees: check_knees({path: world})
     return Recording(world, fps, name, unit, axis, motion[1], first)
 
 # %% ../nbs/13_mocap.ipynb #054f2501
@@ -363,7 +426,14 @@ def read_bvh(
     "The 17 joints of a BVH file."
     return import_recording(path, table, unit, up, fps, skip).world
 
-# %% ../nbs/13_mocap.ipynb #82b9f542
+# %% ../nbs/13_mocap.ipynb #b92e386a
+def subject_pattern(
+    subject:str, # regular expression
+)->re.Pattern:
+    "A regular expression for subjects, or a sentence that says why it is none."
+    try: return re.compile(subject)
+    except re.error as e: raise ValueError(f"subject is {subject!r}, which is no regular expression ({e})") from e
+
 def subject_action(
     path:Path,              # of a file, relative to the folder that is read
     subject:str|None=None,  # regular expression for the path without suffix; its first group, or all of it, is the subject
@@ -371,8 +441,7 @@ def subject_action(
     "Who does what, by the name of a file."
     name, inner = path.stem, path.parent.as_posix() not in (".", "")
     if subject is not None:
-        try: found = re.search(subject, path.with_suffix("").as_posix())
-        except re.error as e: raise ValueError(f"subject is {subject!r}, which is no regular expression ({e})") from e
+        found = subject_pattern(subject).search(path.with_suffix("").as_posix())
         if not found: raise ValueError(f"its name does not fit the regular expression {subject!r} for the subject")
         who = found[1] if found.groups() else found[0]
         rest = name.removeprefix(who or "")
@@ -395,7 +464,8 @@ def split_recordings(
     named = [t.strip() for t in (test.split(",") if isinstance(test, str) else test or []) if t.strip()]
     for i, name in enumerate(named):
         subject, _, action = name.partition("/")
-        if subject not in positions or action and action not in positions[subject]: raise ValueError(f"test names {name!r}; allowed are the subjects {', '.join(subjects)}, or recordings as {subjects[0]}/{next(iter(positions[subjects[0]]))}")
+        if subject not in positions or action and action not in positions[subject]:
+            raise ValueError(f"test names {name!r}; allowed are the subjects {', '.join(subjects)}, or recordings as {subjects[0]}/{next(iter(positions[subjects[0]]))}")
         if action:
             named[i] = f"{subject}-test"
             positions.setdefault(named[i], {})[action] = positions[subject].pop(action)
@@ -403,7 +473,10 @@ def split_recordings(
     testing = list(dict.fromkeys(named)) or h36m or subjects[4::5] or subjects[-1:]
     positions = {s: actions for s, actions in positions.items() if actions}
     training = [s for s in positions if s not in testing]
-    if not training: raise ValueError(f"the only subject is {subjects[0]}, so that there is none to test on; name recordings to test on, as in test='{subjects[0]}/{list(positions[subjects[0]])[-1]}', or tell the subjects apart by sub-folders or by subject" if not named else f"test names everybody, {', '.join(testing)}; somebody to train on is needed")
+    if not training and named: raise ValueError(f"test names everybody, {', '.join(testing)}; somebody to train on is needed")
+    if not training:
+        last = f"{subjects[0]}/{list(positions[subjects[0]])[-1]}"
+        raise ValueError(f"the only subject is {subjects[0]}, so that there is none to test on; name recordings to test on, as in test='{last}', or tell the subjects apart by sub-folders or by subject")
     return positions, training, testing
 
 # %% ../nbs/13_mocap.ipynb #a56faafc
@@ -416,6 +489,23 @@ class BvhFolder:
     recordings:dict      # path → `Recording`
     bad:dict             # path → what is wrong with it
 
+# %% ../nbs/13_mocap.ipynb #32c9ae34
+def check_options(
+    subject:str|None=None,       # as in `subject_action`
+    table:str|Mapping|None=None, # as in `find_table`
+    unit:str|float|None=None,    # as in `find_unit`
+    up:str|None=None,            # as in `find_up`
+    fps:float=50,                # as in `resample`
+    skip:int|None=None,          # as in `import_recording`
+):
+    "Refuse options that are wrong whatever the files hold."
+    if subject is not None: subject_pattern(subject)
+    known_tables(table)
+    if unit is not None: unit_metres(unit)
+    check_up(up)
+    check_fps(fps)
+    if skip is not None and (not isinstance(skip, Integral) or skip < 0): raise ValueError(f"skip is {skip!r}; a whole number of frames, 0 or more, is allowed")
+
 # %% ../nbs/13_mocap.ipynb #ddb86ecf
 def read_bvh_folder(
     folder:str|Path,                 # with .bvh files, in sub-folders or not
@@ -425,6 +515,7 @@ def read_bvh_folder(
     **options,                       # table, unit, up, fps, skip of `read_bvh`
 )->BvhFolder:
     "Read all BVH files of a folder; all are tried before the bad ones are reported."
+    check_options(subject, **options)
     folder, positions, recordings, bad = Path(folder), {}, {}, {}
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".bvh" and p.is_file())
     if not paths: raise ValueError(f"there is no .bvh file in {folder}{'' if folder.is_dir() else ', which is no folder'}; at least one is needed")
@@ -432,10 +523,13 @@ def read_bvh_folder(
         try:
             who, what = subject_action(path.relative_to(folder), subject)
             if what in positions.get(who, {}): raise ValueError(f"it would be {who}/{what}, as an earlier file is; each name may be there once")
-            recordings[path] = import_recording(path, **options)
+            recordings[path] = import_recording(path, **options, knees=False)
             positions.setdefault(who, {})[what] = recordings[path].world
         except ValueError as e: bad[path] = str(e).removeprefix(f"{path}: ")
-    if bad and (not skip_bad or not recordings): raise ValueError(f"{len(bad)} of {len(paths)} files cannot be read:\n" + "\n".join(f"{p}: {e}" for p, e in bad.items()) + ("\nskip_bad goes on without them" if recordings else ""))
+    if bad and (not skip_bad or not recordings):
+        lines = [f"{len(bad)} of {len(paths)} files cannot be read:", *(f"{p}: {e}" for p, e in bad.items()), *(["skip_bad goes on without them"] if recordings else [])]
+        raise ValueError("\n".join(lines))
+    check_knees({path: r.world for path, r in recordings.items()})
     return BvhFolder(*split_recordings(positions, test), recordings, bad)
 
 # %% ../nbs/13_mocap.ipynb #f59b70f3
@@ -509,7 +603,9 @@ def virtual_clips(
             for k, piece in enumerate(capture_pieces(world) if recentred else [world]):
                 clips += [virtual_clip(piece, camera, np.random.default_rng([seed, name, i, k] if k else [seed, name, i]), noise, subject, action) for i, camera in enumerate(seen_by)]
     near = [int(too_near(c).sum()) for c in clips]
-    if any(near): warnings.warn(f"in {sum(near)} of {sum(map(len, clips))} frames, of {np.count_nonzero(near)} clips, a joint is nearer than {NEAREST} m to the camera or behind it; its keypoint means nothing", stacklevel=2)
+    if any(near):
+        where = f"in {sum(near)} of {sum(map(len, clips))} frames, of {np.count_nonzero(near)} clips"
+        warnings.warn(f"{where}, a joint is nearer than {NEAREST} m to the camera or behind it; its keypoint means nothing", stacklevel=2)
     return clips
 
 # %% ../nbs/13_mocap.ipynb #b290c2a6
@@ -560,9 +656,25 @@ def bvh_to_npz(
     if not out.parent.is_dir(): raise ValueError(f"there is no folder {out.parent} to write {out.name} into")
     read = read_bvh_folder(folder, **options)
     fps = next(iter(read.recordings.values())).fps
-    write_motion(out, read.positions, dict(fps=fps, units="metres", up_axis="z", joint_names=H36M_17.names, parents=H36M_17.parents, source=source or f"BVH files of the folder {Path(folder).resolve().name}",
-        licence=licence or "not stated", subjects_train=read.subjects_train, subjects_test=read.subjects_test))
+    source = source or f"BVH files of the folder {Path(folder).resolve().name}"
+    write_motion(out, read.positions, dict(fps=fps, units="metres", up_axis="z", joint_names=H36M_17.names, parents=H36M_17.parents,
+        source=source, licence=licence or "not stated", subjects_train=read.subjects_train, subjects_test=read.subjects_test))
     return read
+
+# %% ../nbs/13_mocap.ipynb #4c5fa10b
+def capture_summary(
+    positions:Mapping,        # [subject][action] → (F, 17, 3) metres, world, z up
+    cameras:Sequence[Camera], # at least one
+)->tuple[float, int, int]:    # 0 to 1: share of the keypoints inside the pictures; frames left out; frames of all recordings
+    "What the capture area and the pictures hold of some recordings, with one clip at a time in memory."
+    inside, seen, kept, frames = 0., 0, 0, 0
+    for world in (w for actions in positions.values() for w in actions.values()):
+        pieces = capture_pieces(world)
+        frames, kept = frames + len(world), kept + sum(map(len, pieces))
+        for piece, camera in product(pieces, cameras):
+            inside += len(piece)*visible_share([virtual_clip(piece, camera, None)])
+            seen += len(piece)
+    return inside/seen, frames - kept, frames
 
 # %% ../nbs/13_mocap.ipynb #479faab1
 def describe_import(
@@ -570,18 +682,31 @@ def describe_import(
 )->str:             # a few lines
     "What was read, and what was recognised."
     found, fps = list(read.recordings.values()), next(iter(read.recordings.values())).fps
-    frames = sum(len(r.world) for r in found)
-    count = lambda field: ", ".join(f"{key} ({n})" for key, n in sorted(Counter(f"{getattr(r, field):g}" if field == "file_fps" else getattr(r, field) for r in found).items()))
-    both = set.intersection(*({a.split(" ")[0] for s in group for a in read.positions[s]} for group in (read.subjects_train, read.subjects_test)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        inside = visible_share(virtual_clips(read.positions, h36m_cameras("S9"), noise=None))
-    return "\n".join([f"{len(found)} recordings of {len(read.positions)} subjects, {frames:,} frames at {fps:g} fps ({frames/fps:,.0f} s)",
-        f"to train on: {', '.join(read.subjects_train)}; to test on: {', '.join(read.subjects_test)}; actions in both: {', '.join(sorted(both)) or 'none, so that no experiment can be made; test names others'}",
-        f"joint tables: {count('table')}; units: {count('unit')}; up: {count('up')}; frames per second: {count('file_fps')}",
+    def count(values): return ", ".join(f"{value} ({n})" for value, n in sorted(Counter(values).items()))
+    tables, units, ups, rates = (count(field) for field in zip(*((r.table, r.unit, r.up, f"{r.file_fps:g}") for r in found)))
+    train, test = ({a.split(" ")[0] for s in group for a in read.positions[s]} for group in (read.subjects_train, read.subjects_test))
+    both = ", ".join(sorted(train & test)) or "none, so that no experiment can be made; test names others"
+    inside, left, frames = capture_summary(read.positions, h36m_cameras("S9"))
+    return "\n".join([
+        f"{len(found)} recordings of {len(read.positions)} subjects, {frames:,} frames at {fps:g} fps ({frames/fps:,.0f} s)",
+        f"to train on: {', '.join(read.subjects_train)}; to test on: {', '.join(read.subjects_test)}; actions in both: {both}",
+        f"joint tables: {tables}; units: {units}; up: {ups}; frames per second: {rates}",
         f"first frame left out as a rest pose: {sum(r.skipped > 0 for r in found)} recordings",
+        f"{left:,} of {frames:,} frames are left out where paths leave the capture area",
         f"{100*inside:.1f} % of the keypoints lie inside the pictures of the four cameras of Human3.6M",
         *(f"left out: {path}: {why}" for path, why in read.bad.items())])
+
+# %% ../nbs/13_mocap.ipynb #08ac066a
+def read_table(
+    path:str|Path, # of a JSON file: one entry for each joint of `H36M_17`
+)->Mapping:        # the joint table
+    "A joint table from a file, or a sentence that names the file."
+    try: found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e: raise ValueError(f"{path}: not JSON ({e})") from e
+    if not isinstance(found, Mapping): raise ValueError(f"{path}: it holds {str(found)[:60]!r}; an object with one entry for each of {', '.join(H36M_17.names)} is allowed")
+    try: known_tables(found)
+    except ValueError as e: raise ValueError(f"{path}: {e}") from e
+    return found
 
 # %% ../nbs/13_mocap.ipynb #fda37155
 @call_parse
@@ -599,9 +724,10 @@ def import_bvh(
     source:str="",         # where the files come from, kept in the file
     licence:str="",        # their licence, kept in the file
 ):
-    "Turn a folder of BVH files into a motion file that load_dataset reads."
+    "Turn a folder of BVH files into a motion file that load_dataset reads: diffhpe_import_bvh FOLDER data_3d_mine.npz"
     try:
-        if table and table.endswith(".json"): table = json.loads(Path(table).read_text(encoding="utf-8"))
+        if table and table.endswith(".json"): table = read_table(table)
         read = bvh_to_npz(folder, out, source, licence, subject=subject, test=test, table=table, unit=unit, up=up, fps=fps, skip=skip, skip_bad=skip_bad)
     except (ValueError, OSError) as e: raise SystemExit(f"{e}") from e
-    print(f"{out}: {describe_import(read)}\nload_dataset({Path(out).stem.removeprefix('data_3d_')!r}, {str(Path(out).parent)!r}) reads it")
+    name = Path(out).stem.removeprefix("data_3d_")
+    print(f"{out}: {describe_import(read)}\nload_dataset({name!r}, {str(Path(out).parent)!r}) reads it")

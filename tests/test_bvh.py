@@ -1,5 +1,5 @@
 "BVH files that the tests write themselves, in several namings, units, axes and orders of angles, and the command that turns a folder of them into a dataset."
-import itertools, json, os, subprocess, sys
+import itertools, json, os, re, subprocess, sys, tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,8 @@ import pytest
 import diffhpe
 from diffhpe.datasets import load_dataset
 from diffhpe.h36m import read_motion
-from diffhpe.mocap import JOINT_TABLES, UNITS, body_axes, forward_kinematics, import_bvh, import_recording, read_bvh, read_bvh_folder, read_bvh_motion, recipe_parts
+from diffhpe.mocap import (JOINT_TABLES, UNITS, body_axes, bvh_to_npz, capture_pieces, describe_import, forward_kinematics, import_bvh, import_recording, knees_ahead,
+    read_bvh, read_bvh_folder, read_bvh_motion, recipe_parts)
 from diffhpe.skeleton import H36M_17
 
 EXCERPT = Path(__file__).parent / "data/131_01.bvh"  # of CMU's motion capture, see the comment at its use below
@@ -42,7 +43,7 @@ def turn(axis, degrees):
     R[:, a, a], R[:, b, b], R[:, a, b], R[:, b, a] = c, c, -s, s
     return R
 
-def make_bvh(path, naming="motionbuilder", metre=100., n_frames=31, fps=30, orders=("ZXY",), positions=(), up="y", seed=0, newline="\n"):
+def make_bvh(path, naming="motionbuilder", metre=100., n_frames=31, fps=30, orders=("ZXY",), positions=(), up="y", seed=0, newline="\n", bend=0, stride=1):
     "Writes a file with known motion; returns joint → (F, 3), in metres, y up, by formulas of its own."
     order, names = dict(zip(BODY, itertools.cycle(orders))), NAMINGS[naming]
     lines, columns, where, turned = ["HIERARCHY"], [], {}, {}
@@ -51,8 +52,9 @@ def make_bvh(path, naming="motionbuilder", metre=100., n_frames=31, fps=30, orde
         columns += [np.full(n_frames, 90.), *np.zeros((2, n_frames))]
     def write(joint, depth):
         parent, offset = BODY[joint]
-        local = np.tile(offset, (n_frames, 1)) + (np.linspace(0, 1, n_frames)[:, None]*[.3, 0, 1] if parent is None else 0)
+        local = np.tile(offset, (n_frames, 1)) + (np.linspace(0, 1, n_frames)[:, None]*[.3, 0, stride] if parent is None else 0)
         angles, R = smooth(n_frames, 3, seed + list(BODY).index(joint)), np.eye(3)
+        if joint in ("LeftLeg", "RightLeg"): angles[:, 0] += bend   # of the knee
         for axis in order[joint]: R = R @ turn("XYZ".index(axis), angles[:, "XYZ".index(axis)])
         where[joint] = local if parent is None else where[parent] + (turned[parent] @ local[..., None])[..., 0]
         turned[joint] = R if parent is None else turned[parent] @ R
@@ -169,6 +171,40 @@ def test_a_table_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.setitem(JOINT_TABLES, "mine", mine)
     assert import_recording(tmp_path / "b.bvh").table == "mine"
 
+# --- left and right exchanged: the nose, made from the hips' front, tells nothing, but the knees do
+
+def exchange_sides(text):
+    "The text of a file whose names' sides are exchanged."
+    return re.sub(r"\b(Left|Right)(?=\w)|(?<=_)[LR]\b", lambda m: dict(Left="Right", Right="Left", L="R", R="L")[m[0]], text)
+
+@pytest.mark.parametrize("naming", list(NAMINGS))
+def test_swapped_names_are_refused(tmp_path, naming):
+    make_bvh(tmp_path / "a.bvh", naming, bend=25)
+    (tmp_path / "b.bvh").write_text(exchange_sides((tmp_path / "a.bvh").read_text()))
+    good = read_bvh(tmp_path / "a.bvh")
+    assert knees_ahead(good) > .04
+    for read in (read_bvh, import_recording):
+        with pytest.raises(ValueError, match=r"b\.bvh: the knees bend forwards, so that left and right of the joint table, or of the file's axes, look swapped"): read(tmp_path / "b.bvh")
+    bad = import_recording(tmp_path / "b.bvh", knees=False).world
+    assert np.abs(bad[:, BUT_HEAD] - good[:, H36M_17.mirror][:, BUT_HEAD]).max() < 1e-5 and abs(knees_ahead(bad) + knees_ahead(good)) < .005
+
+@pytest.mark.parametrize("n_bad", [0, 1, 2, 3])
+def test_most_of_a_folder_decides_about_its_sides(tmp_path, recwarn, n_bad):
+    for i, who in enumerate("abc"):
+        make_bvh(tmp_path / f"{who}/walk.bvh", bend=25, seed=i)
+        if i < n_bad: (tmp_path / f"{who}/walk.bvh").write_text(exchange_sides((tmp_path / f"{who}/walk.bvh").read_text()))
+    if 2*n_bad > 3:
+        with pytest.raises(ValueError, match=rf"walk\.bvh and {n_bad - 1} more of 3 recordings: the knees bend forwards"): read_bvh_folder(tmp_path)
+    else: assert len(read_bvh_folder(tmp_path).recordings) == 3
+    assert [str(w.message).split(":")[0].endswith("a/walk.bvh and 0 more of 3 recordings") for w in recwarn] == [True]*(n_bad == 1)
+
+@pytest.mark.filterwarnings("error")
+def test_straight_knees_prove_nothing(tmp_path):
+    for i, who in enumerate("abc"):
+        make_bvh(tmp_path / f"{who}/walk.bvh", seed=i)
+        (tmp_path / f"{who}/walk.bvh").write_text(exchange_sides((tmp_path / f"{who}/walk.bvh").read_text()))
+    assert len(read_bvh_folder(tmp_path).recordings) == 3
+
 # --- files that are not what they should be
 
 def spoil(text, change):
@@ -229,7 +265,7 @@ def test_the_command_makes_a_dataset(command, folder, tmp_path):
     out = tmp_path / "data_3d_mine.npz"
     done = command(folder, out, "--source", "tests", "--licence", "none")
     assert done.returncode == 0, done.stderr
-    for part in ("12 recordings of 6 subjects, 792 frames at 50 fps", "to test on: Eve; actions in both: reach, walk", "bandai (6), cmu (6)", "cm (12)", "y (12)", "30 (12)", "% of the keypoints lie inside", "load_dataset('mine', "): assert part in done.stdout, done.stdout
+    for part in ("12 recordings of 6 subjects, 792 frames at 50 fps", "\n0 of 792 frames are left out where paths leave the capture area\n", "to test on: Eve; actions in both: reach, walk", "bandai (6), cmu (6)", "cm (12)", "y (12)", "30 (12)", "% of the keypoints lie inside", "load_dataset('mine', "): assert part in done.stdout, done.stdout
     motion = read_motion(out)
     assert (motion.fps, motion.subjects_test, motion.meta["source"], motion.meta["licence"], motion.meta["units"], json.loads(motion.meta["joint_names"])) == (50, ("Eve",), "tests", "none", "metres", list(H36M_17.names))
     assert np.array_equal(motion.positions["Ann"]["walk 1"], read_bvh(folder / "Ann/walk_1.bvh"))
@@ -248,6 +284,38 @@ def test_the_command_ends_with_a_sentence(command, folder, tmp_path):
         with pytest.raises(SystemExit) as e: import_bvh.__wrapped__(str(where), str(tmp_path / out), **options)
         assert part in str(e.value)
     assert not list(tmp_path.iterdir())               # nothing is left behind
+
+WRONG = dict(subject=("(", "subject is '(', which is no regular expression"), fps=(0, "fps is 0; 1 to 1000 is allowed"), unit=("-1", "the unit '-1' is unknown; m, cm"), up=("x", "up is 'x'; 'y' and 'z' are allowed"),
+             skip=(-1, "skip is -1; a whole number of frames"), table=("mine", "the joint table 'mine' is unknown; bandai, cmu"))
+
+@pytest.mark.parametrize("option", list(WRONG))
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_wrong_options_are_said_once_and_at_once(folder, tmp_path, monkeypatch, option, skip_bad):
+    monkeypatch.setattr("diffhpe.mocap.import_recording", lambda *_, **__: pytest.fail("a file was read"))
+    value, sentence = WRONG[option]
+    with pytest.raises(SystemExit) as e: import_bvh.__wrapped__(str(folder), str(tmp_path / "data_3d_x.npz"), skip_bad=skip_bad, **{option: value})
+    assert str(e.value).startswith(sentence) and "\n" not in str(e.value)
+
+@pytest.mark.parametrize("content, sentence", [("{'Hip'", "not JSON ("), ("", "not JSON ("), ("["*100_000, "not JSON ("), (b"\xff\xfe\0", "not JSON ("), ("[1]", "it holds '[1]'; an object"), ("null", "it holds 'None'; an object"),
+    ('{"Hip": "Hips"}', "the joint table 'given' has entries for ['Hip']; one for each of Hip, RHip"), (json.dumps({j: 3 for j in H36M_17.names}), "3 is no entry of a joint table")], ids=range(8))
+def test_a_table_that_is_none_is_named(folder, tmp_path, monkeypatch, content, sentence):
+    monkeypatch.setattr("diffhpe.mocap.import_recording", lambda *_, **__: pytest.fail("a file was read"))
+    (tmp_path / "mine.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(SystemExit) as e: import_bvh.__wrapped__(str(folder), str(tmp_path / "data_3d_x.npz"), table=str(tmp_path / "mine.json"))
+    assert str(e.value).startswith(f"{tmp_path / 'mine.json'}: {sentence}") and "\n" not in str(e.value)
+
+def test_frames_left_out_are_counted_and_little_memory_is_taken(tmp_path):
+    "Who walks 23 m straight on is cut into pieces, of which the last ones are too short."
+    for who in "ab":
+        for i in range(6): make_bvh(tmp_path / f"{who}/walk_{i}.bvh", n_frames=301, stride=[16.2, 1][i % 2], seed=i)
+    read = bvh_to_npz(tmp_path, tmp_path / "data_3d_far.npz")
+    motion = [w for actions in read.positions.values() for w in actions.values()]
+    left = sum(map(len, motion)) - sum(len(p) for w in motion for p in capture_pieces(w))
+    tracemalloc.start()
+    says, peak = describe_import(read), tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert left > 0 and f"\n{left} of {sum(map(len, motion)):,} frames are left out where paths leave the capture area\n" in says
+    assert peak < sum(w.nbytes for w in motion)       # the clips of four cameras are more than seven times as much
 
 def test_bad_files_are_listed_or_left_out(command, tmp_path):
     there = tmp_path / "some"
@@ -278,6 +346,12 @@ def test_one_person_is_divided_only_by_name(command, tmp_path):
     assert {s: list(a) for s, a in read_motion(tmp_path / "data_3d_one.npz").positions.items()} == {"131": ["motion 01"], "131-test": ["motion 02"]}
     data = load_dataset("one", tmp_path, keypoints="gt")
     assert [len(data.train), len(data.test), len(data.train[0])] == [4, 4, 59]
+
+def test_swapped_names_of_the_excerpt_are_refused(command, tmp_path):
+    for who in "ab": (tmp_path / f"{who}_walk.bvh").write_text(exchange_sides(EXCERPT.read_text()))
+    done = command(tmp_path, tmp_path / "data_3d_x.npz")
+    assert done.returncode == 1 and "a_walk.bvh and 1 more of 2 recordings: the knees bend forwards" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "data_3d_x.npz").exists()
 
 def test_the_walk_of_the_excerpt():
     world = read_bvh(EXCERPT)
@@ -313,6 +387,12 @@ def test_left_up_and_knees(path):
     if "turn-left" in path.stem:
         heading = np.unwrap(np.arctan2(forward[:, 1], forward[:, 0]))
         assert heading[-1] - heading[0] > .5          # anticlockwise, seen from above
+
+@needs_shared
+@pytest.mark.parametrize("path", RAW, ids=lambda p: p.stem)
+def test_swapped_raw_files_are_refused(tmp_path, path):
+    (tmp_path / path.name).write_text(exchange_sides(path.read_text()))
+    with pytest.raises(ValueError, match="the knees bend forwards, so that left and right"): read_bvh(tmp_path / path.name)
 
 @needs_shared
 @pytest.mark.skipif(not (SHARED / "data_3d_bandai_flat.npz").is_file(), reason="../shared/data/data_3d_bandai_flat.npz is not here")

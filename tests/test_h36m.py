@@ -1,5 +1,6 @@
 "Files in Human3.6M's layout, written as the community writes them and read back; and files that attack whoever reads them."
 import io
+import json
 import os
 import pickle
 import subprocess
@@ -150,6 +151,9 @@ def test_bad_pairs_of_files(community, people):
     fails("the cameras, the resolution or the recording", each(lambda t: [k*2 for k in t], keypoints))
     with pytest.warns(UserWarning, match="^12 recordings have keypoints and no motion"): measured_clips({"S1": motion["S1"]}, keypoints)
     with pytest.warns(UserWarning, match="^64 tracks of keypoints are much longer"): measured_clips(each(lambda c: c[:50], motion), keypoints)
+    shifted = {s: {a: [k + np.float32([0, 70*(s == "S9") + i*(a == "Photo 1")]) for i, k in enumerate(t)] for a, t in keypoints[s].items()} for s in keypoints}
+    with pytest.warns(UserWarning, match="^16 of 64 tracks of keypoints lie further .* S9/Photo 1, camera 3, the furthest: 73 px") as caught: measured_clips(motion, shifted)
+    assert len(caught) == 1
     with pytest.raises(FileNotFoundError, match="holds those of cpn_ft_h36m_dbb, gt"): keypoints_file(community, detector="hrnet")
 
 
@@ -160,6 +164,12 @@ WRONG = {"millimetres": (lambda c: c*1000, "looks like millimetres"), "centimetr
          "camera's axes": (lambda c: np.stack([c[..., 0], -c[..., 2], c[..., 1]], -1), r"the -y axis points up .*\(x, z, -y\)"), "x up": (lambda c: c[..., [2, 0, 1]], r"the x axis points up .*\(y, z, x\)"),
          "x and y exchanged": (lambda c: c[..., [1, 0, 2]], "left and right look swapped"), "sides swapped": (lambda c: c[:, H36M_17.mirror], "left and right look swapped"), "mirrored": (lambda c: c*[-1, 1, 1], "left and right look swapped")}
 REAL = [n for n in ("cmu", "bandai") if (DATA/f"data_3d_{n}.npz").is_file()]
+
+
+ARMS, LEGS = ([H36M_17.mirror[j] if j in limb else j for j in range(17)] for limb in (range(11, 17), range(1, 7)))
+WRONG |= {"arms swapped": (lambda c: c[:, ARMS], "left and right of the arms look swapped .* shoulders and hips point to opposite sides"),
+          "legs swapped": (lambda c: c[:, LEGS], "left and right of the legs look swapped"), "arms swapped, y up": (lambda c: c[:, ARMS][..., [1, 2, 0]], "left and right of the arms look swapped"),
+          "nothing but zeros": (lambda c: c*0, "head and feet are at one place")}
 
 
 @pytest.fixture(scope="module", params=["embedded", *REAL])
@@ -194,6 +204,54 @@ def test_suspicious_motion_warns(people, tmp_path, change, says):
     np.savez(tmp_path/"data_3d_odd.npz", positions_3d=boxed(each(change, people)))
     with pytest.warns(UserWarning, match=says) as caught: read_motion(tmp_path/"data_3d_odd.npz")
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("change, says", [(lambda c: c[..., [1, 2, 0]], r"the y axis points up in 4 of 4 clips of S9 \(S9/Walking 1 among them\), where z should"),
+                                          (lambda c: c[:, ARMS], "in 4 of 16 clips, S9/Walking 1 among them, shoulders and hips point to opposite sides")])
+def test_a_single_subject_that_differs(people, tmp_path, change, says):
+    np.savez(tmp_path/"data_3d_odd.npz", positions_3d=boxed({**people, "S9": {a: change(c) for a, c in people["S9"].items()}}))
+    with pytest.warns(UserWarning, match=f"data_3d_odd.npz: {says}") as caught: read_motion(tmp_path/"data_3d_odd.npz")
+    assert len(caught) == 1
+
+
+def test_somebody_may_lie(people):
+    lies = people["S9"]["Walking 1"][..., [1, 2, 0]]
+    assert check_people({**people, "S9": {**people["S9"], "Lying": lies}}) == []
+
+
+def test_who_is_listed_and_not_there(people, tmp_path):
+    path, meta = tmp_path/"data_3d_mine.npz", dict(subjects_train=["S1", "S05"], subjects_test=["S9"])
+    for read, write in (read_motion, lambda: np.savez(path, positions_3d=boxed(people), **meta)), (open_motion, lambda: write_motion(path, people, meta)):
+        write()
+        with pytest.warns(UserWarning, match="data_3d_mine.npz: .* list 'S05', of whom it has no clip; it has S1, S5, S9, S11") as caught: motion = read(path)
+        assert (motion.subjects_train, motion.subjects_test, len(caught)) == (("S1",), ("S9",), 1)
+    np.savez(path, positions_3d=boxed({"S1": people["S1"], "S9": people["S9"]}), subjects_train=json.dumps([["\x1b[2J"], "\x1b[2J"*100, "S1"]))
+    with pytest.warns(UserWarning) as caught: read_motion(path)
+    assert len(caught) == 1 and str(caught[0].message).isprintable() and len(str(caught[0].message)) < 600
+
+
+def test_the_custom_outlives_a_subject_of_ones_own(people, tmp_path):
+    path = tmp_path/"data_3d_mine.npz"
+    def split(*names):
+        np.savez(path, positions_3d=boxed({n: people["S1"] for n in names}))
+        motion = read_motion(path)
+        return motion.subjects_train, motion.subjects_test
+    assert split("S1", "S5", "S9", "S2") == (("S1", "S5"), ("S9",))
+    assert split("S9", "Ann") == split("S1", "S2") == split("Ann") == ((), ())
+
+
+def test_sentences_about_what_is_no_array(people, tmp_path):
+    clip, path = people["S1"]["Walking 1"], tmp_path/"data_3d_odd.npz"
+    for odd, says in (list(clip), "S1/Walking 1 is of type list and no array; floats of shape"), (clip.astype(int), "shape .90, 17, 3. and dtype int64; floats"):
+        np.savez(path, positions_3d=boxed({"S1": {"Walking 1": odd}}))
+        with pytest.raises(ValueError, match=says): read_motion(path)
+        with pytest.raises(ValueError, match=says): write_motion(path, {"S1": {"Walking 1": odd}})
+    unequal, path = np.empty(4, object), tmp_path/"data_2d_odd.npz"
+    for i in range(4): unequal[i] = np.zeros((5 + i, 17, 2), "f4")
+    np.savez(path, positions_2d=boxed({"S1": {"Walking 1": unequal}}))
+    with pytest.raises(ValueError, match="several objects; .* arrays of unequal length in a list"): read_keypoints(path)
+    np.savez(path, positions_2d=boxed({"S1": {"Walking 1": list(unequal)}}))
+    assert [len(t) for t in read_keypoints(path)[0]["S1"]["Walking 1"]] == [5, 6, 7, 8]
 
 
 # --- attacks
@@ -377,6 +435,18 @@ def test_metadata_that_grows_when_written_out(people, tmp_path):
     for meta in dict(fps=-1), dict(fps="1e999"), dict(subjects_train="["*10**5), dict(subjects_test='{"S1": 1}'), dict(parents=list(range(17))):
         np.savez(tmp_path/"data_3d_attack.npz", positions_3d=boxed(clips), **meta)
         refused(tmp_path/"data_3d_attack.npz", read_motion)
+
+
+@pytest.mark.parametrize("fps", [1e-6, "1e-300", 4.9, 1001, 1e308, "inf", "nan", 0, -50])
+def test_a_rate_that_would_fill_the_memory(people, tmp_path, fps):
+    "Brought to 50 frames per second, a clip at a rate of 0.000001 would have fifty million times its frames."
+    clips, path = {"S1": {"Walking 1": people["S1"]["Walking 1"]}}, tmp_path/"data_3d_attack.npz"
+    for contents in {"positions_3d": boxed(clips), "fps": fps}, {"S1/Walking 1": clips["S1"]["Walking 1"], "meta/fps": fps}:
+        np.savez(path, **contents)
+        assert "a number from 5 to 1000 is allowed" in refused(path, read_motion)
+    assert "a number from 5 to 1000 is allowed" in refused(path, open_motion)
+    with pytest.raises(ValueError, match="a number from 5 to 1000 is allowed"): write_motion(tmp_path/"data_3d_copy.npz", clips, dict(fps=fps))
+    assert not (tmp_path/"data_3d_copy.npz").exists()
 
 
 def test_the_same_key_twice(people, tmp_path):

@@ -233,3 +233,9 @@ def test_data_and_weights_are_installed(tmp_path):
     subprocess.run([sys.executable, "setup.py", "-q", "egg_info", "-e", tmp_path, "build_py", "-d", tmp_path / "lib"], cwd=ROOT, check=True, capture_output=True)
     def files(folder): return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     assert files(tmp_path / "lib/diffhpe") == files(ROOT / "diffhpe")
+
+
+def test_the_data_page_is_of_the_present_embedded_set():
+    from diffhpe.datasets import embedded_motion
+    page = (ROOT/"nbs/data.ipynb").read_text()
+    assert f"`{embedded_motion()[1][:12]}`" in page, "nbs/data.ipynb shows another version of the embedded set; run it again"
