@@ -38,8 +38,9 @@ class ResidualBlock(nn.Module):
         "Mix over frames, channels and joints, then gate."
         y = x + self.step(embedding)
         y = self.non_local(self.feature_layer(self.time_layer(y)))
-        residual, skip = self.split(gated(self.gate(y))).chunk(2, dim=-1)
-        return (x + residual)*2**-.5, skip
+        y, root = gated(self.gate(y)), 2**-.5
+        (w_residual, w_skip), (b_residual, b_skip) = self.split.weight.chunk(2), self.split.bias.chunk(2)
+        return torch.add(F.linear(y, w_residual*root, b_residual*root), x, alpha=root), F.linear(y, w_skip, b_skip)
 
 # %% ../nbs/32_gcn.ipynb #6f58f34b
 class GCNDenoiser(nn.Module):
