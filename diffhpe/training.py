@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['seed_of', 'generator_of', 'training_loss', 'validation_loss', 'validation_mpjpe', 'phase_bar', 'train_step',
            'make_optimiser', 'make_schedule', 'Progress', 'save_state', 'set_learning_rate', 'load_state', 'validate',
-           'FitResult', 'best_model', 'end_epoch', 'begin_training', 'fit']
+           'FitResult', 'best_model', 'sweep', 'end_epoch', 'begin_training', 'fit']
 
 # %% ../nbs/51_training.ipynb #a882122d
 import json
@@ -245,6 +245,15 @@ def best_model(
     best = [f for f in (folder/"best_mpjpe", folder/"best_loss") if f.exists()]
     return load_checkpoint(best[0], next(last.parameters()).device) if best else last.eval()
 
+# %% ../nbs/51_training.ipynb #56e61ff7
+@torch.no_grad()
+def sweep(
+    model:nn.Module, # changed in place
+)->None:
+    "Set weights to zero that are too small for single precision to matter."
+    for p in model.parameters():
+        if p.requires_grad: p.masked_fill_(p.abs() < 1e-30, 0)
+
 # %% ../nbs/51_training.ipynb #9967ca94
 def end_epoch(
     model:nn.Module, # a `MixSTE` or a `DiffHPE`
@@ -258,6 +267,7 @@ def end_epoch(
 )->None:
     "Count the epoch; when it is due, validate and step the schedule."
     progress.epoch, progress.batch = progress.epoch + 1, 0
+    sweep(model)
     if progress.epoch % config.validate_every and progress.epoch < config.epochs: return
     validate(model, valid, config, progress, folder, settings)
     schedule.step(progress.best_loss) if config.schedule == "plateau" else schedule.step()
@@ -305,6 +315,7 @@ def fit(
     optimiser, schedule, progress = begin_training(path, model, config, description, resume)
     n, stop = train.n_batches(config.batch_size), math.inf if minutes is None else time.time() + 60*minutes
     start = (saved := time.time()) - progress.seconds
+    if progress.step == 0: sweep(model)
     def save():
         progress.seconds = time.time() - start
         save_state(path, model, optimiser, progress, description)
