@@ -7,10 +7,11 @@
 #   make export       write diffhpe/ from the notebooks
 #   make clean-nbs    strip what a run leaves in the notebooks (execution counts, timings)
 #   make readme       write README.md from nbs/index.ipynb
-#   make refresh      all three, with every notebook but run_experiment run from a fresh kernel
+#   make refresh      all three, with every notebook but run_experiment, transfer and benchmarks run from a fresh kernel
 #   make refresh-experiment   run run_experiment with its default parameters, keep its outputs in nbs/
 #   make weights      train the small models of diffhpe/weights/ from scratch (about an hour on two cores)
 #   make transfer     MixSTE trained on each motion set, tested on all (DATA=folder of data_3d_<name>.npz; half an hour)
+#   make benchmark    how fast everything is on this machine, against the plain reference (ten minutes on two cores; keep it quiet)
 #   make docs-check   the pages of the docs site, without Quarto: all must build, none may show an error
 #   make docs         the docs site in _docs/ (needs Quarto: https://quarto.org/docs/get-started)
 
@@ -31,7 +32,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
 
-.PHONY: help setup test experiment lab export clean-nbs readme refresh refresh-experiment weights transfer docs-check docs
+.PHONY: help setup test experiment lab export clean-nbs readme refresh refresh-experiment weights transfer benchmark docs-check docs
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -63,7 +64,7 @@ readme: setup
 EXECUTE = $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace
 refresh: setup
 	$(BIN)/nbdev_export
-	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb nbs/transfer.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
+	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb nbs/transfer.ipynb nbs/benchmarks.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
 	$(BIN)/nbdev_clean
 	$(BIN)/python tests/make_readme.py
 
@@ -80,6 +81,10 @@ weights: setup
 transfer: setup
 	@mkdir -p results
 	$(BIN)/papermill nbs/transfer.ipynb results/transfer.ipynb -p data_dir '$(DATA)' </dev/null
+
+benchmark: setup
+	@mkdir -p results
+	$(BIN)/papermill nbs/benchmarks.ipynb results/benchmarks.ipynb $(P) </dev/null
 
 docs-check: setup
 	$(BIN)/python tests/docs_check.py </dev/null

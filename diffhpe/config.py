@@ -127,7 +127,7 @@ class Experiment:
         tests = self.test_occ or [self.occ]
         tests = tests.strip("[] ").split(",") if isinstance(tests, str) else tests
         put("test_occ", tuple(dict.fromkeys(resolve_occlusion(t.strip() if isinstance(t, str) else t) for t in tests)))
-        if self.sampler == "ddpm" and self.n_steps is not None: raise ValueError(f"parameter n_steps={self.n_steps} is not allowed with sampler='ddpm', which walks all steps; sampler='ddim' and 'dpmpp_2m' take fewer")
+        if self.sampler == "ddpm" and self.n_steps is not None: raise ValueError(f"parameter n_steps={self.n_steps} is not allowed with sampler='ddpm', which walks all steps; sampler='fast', 'ddim' and 'dpmpp_2m' take fewer")
         if self.keypoints == "gt" and self.noise: raise ValueError(f"parameter noise={self.noise} is not allowed with keypoints='gt', which have none; keypoints='detected' have")
 
 # %% ../nbs/50_config.ipynb #ec71c5b6
