@@ -170,7 +170,7 @@ class FoldedDenoiser:
         J, L, B, _, C = known.shape
         b = Buffers(known, J, L, B*hypotheses, C, self.n_pools)
         y, x, total = b.y.view(J, L, B, hypotheses, C), b.x.view(J, L, B, hypotheses, C), b.total.flatten(0, 2)
-        @torch.no_grad()
+        @torch.inference_mode()
         def denoise(x_t, t):
             torch.mm(x_t[:, :, self.order].permute(2, 1, 0, 3).reshape(-1, 3), self.of_pose, out=b.y)
             torch.add(y, known, out=x).relu_()

@@ -123,8 +123,8 @@ def noise_predictor(self:DiffHPE,
         return lambda x_t, t: self.denoiser(self.embed_pose(x_t), condition, torch.tensor([t], device=x_t.device))
     return given
 
-# %% ../nbs/40_models.ipynb #d75499ce
-CHUNK = dict(cpu=16, cuda=1024) # noisy poses at a time, by kind of device
+# %% ../nbs/40_models.ipynb #6245d92b
+CHUNK = dict(cpu=20, cuda=1024) # noisy poses at a time, by kind of device
 
 def chunks(
     n_clips:int,    # B
