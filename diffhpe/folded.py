@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .gcn import GCNDenoiser, ResidualBlock
@@ -67,9 +68,12 @@ def fold_non_local(
 class Buffers:
     "The memory of a `FoldedDenoiser` for N noisy poses: six hidden states, and the views of them that the blocks use."
     def __init__(self,
-        like:Tensor,            # its dtype and device are taken
-        J:int, L:int, N:int, C:int, # joints, frames, noisy poses, channels
-        M:int,                  # pooled nodes
+        like:Tensor, # its dtype and device are taken
+        J:int,       # joints
+        L:int,       # frames
+        N:int,       # noisy poses
+        C:int,       # channels
+        M:int,       # pooled nodes
     ):
         n, new = L*N, like.new_empty
         state, time_in, y, zh, f = new(J, L, N, 2*C), new(J, L + 1, N, C), new(J, L, N, C), new(2, J, L, N, C), new(J, n*M)
@@ -110,31 +114,31 @@ class FoldedBlock:
         self.split = without_dust(-torch.cat([residual*2**-.5, skip*2**(later/2)]).T).contiguous().expand(J, -1, -1)
         self.shift, self.constant = block.step(embedding) + constant, (constant + residual_bias)*2**-.5   # the latter is the next block's
 
-    def __call__(self,
-        t:int,     # step, 0..T-1
-        b:Buffers, # the state in it is changed
-    )->None:
-        "One block, in place."
-        torch.add(b.x, self.shift[t], out=b.time_in)
-        torch.bmm(self.time_own, b.time_frames, out=b.z_frames); torch.bmm(self.time_others, b.time_frames, out=b.h_frames)
-        b.z_joints.addmm_(self.mix, b.h_joints).relu_()
-        torch.bmm(b.z_tokens, self.feature_own, out=b.y_tokens); torch.bmm(b.z_tokens, self.feature_others, out=b.h_tokens)
-        b.y_joints.addmm_(self.mix, b.h_joints)
-        torch.maximum(b.y, self.floor, out=b.y)
-        self.non_local(b, **self.body)
-        torch.bmm(b.y_tokens, self.gate, out=b.wide).add_(self.gate_bias).sigmoid_()
-        torch.addcmul(b.gate, b.gate, b.filter, value=-2, out=b.y)
-        b.state.baddbmm_(b.y_tokens, self.split, beta=2**-.5)
+# %% ../nbs/35_folded.ipynb #30e8b224
+@patch
+def __call__(self:FoldedBlock,
+    t:int,     # step, 0..T-1
+    b:Buffers, # the state in it is changed
+)->None:
+    "One block, in place."
+    torch.add(b.x, self.shift[t], out=b.time_in)
+    torch.bmm(self.time_own, b.time_frames, out=b.z_frames); torch.bmm(self.time_others, b.time_frames, out=b.h_frames)
+    b.z_joints.addmm_(self.mix, b.h_joints).relu_()
+    torch.bmm(b.z_tokens, self.feature_own, out=b.y_tokens); torch.bmm(b.z_tokens, self.feature_others, out=b.h_tokens)
+    b.y_joints.addmm_(self.mix, b.h_joints)
+    torch.maximum(b.y, self.floor, out=b.y)
 
-    @staticmethod
-    def non_local(b, look, look_bias, ask, ask_bias, answer, give, left_out)->None:
-        "Add to every joint in b.y what it takes from the pooled body."
-        torch.bmm(b.paired, look, out=b.looked)
-        torch.maximum(b.first, b.second, out=b.pooled).view(-1, len(look_bias)).add_(look_bias)
-        torch.mm(b.y, ask, out=b.asks)
-        b.f.add_(torch.addmv(ask_bias, b.phi, answer)).relu_()
-        torch.mm(b.g, give, out=b.gives)
-        b.y_tokens.add_(torch.bmm(b.f_frames, b.gives_frames, out=b.received).transpose(0, 1))
+    body = self.body
+    torch.bmm(b.paired, body["look"], out=b.looked)
+    torch.maximum(b.first, b.second, out=b.pooled).view(-1, len(self.floor)).add_(body["look_bias"])
+    torch.mm(b.y, body["ask"], out=b.asks)
+    b.f.add_(torch.addmv(body["ask_bias"], b.phi, body["answer"])).relu_()
+    torch.mm(b.g, body["give"], out=b.gives)
+    b.y_tokens.add_(torch.bmm(b.f_frames, b.gives_frames, out=b.received).transpose(0, 1))
+
+    torch.bmm(b.y_tokens, self.gate, out=b.wide).add_(self.gate_bias).sigmoid_()
+    torch.addcmul(b.gate, b.gate, b.filter, value=-2, out=b.y)
+    b.state.baddbmm_(b.y_tokens, self.split, beta=2**-.5)
 
 # %% ../nbs/35_folded.ipynb #1fd94588
 class FoldedDenoiser:
@@ -160,22 +164,24 @@ class FoldedDenoiser:
         self.output1, self.bias1 = (denoiser.output1.weight*scale).T.contiguous(), denoiser.output1(skip_bias*scale)
         self.output2, self.bias2 = denoiser.output2.weight.T.contiguous(), denoiser.output2.bias.clone()
 
-    @torch.no_grad()
-    def given(self,
-        condition:Tensor, # (B, L, J, K), of each clip
-        hypotheses:int=1, # H noisy poses of each clip
-    )->Callable:          # function of x_t (B·H, L, J, 3), clip by clip, and of an int t: predicted noise, like x_t
-        "The noise predictor for these clips."
-        known = F.linear(condition[:, :, self.order].permute(2, 1, 0, 3), self.of_condition, self.bias)[:, :, :, None]
-        J, L, B, _, C = known.shape
-        b = Buffers(known, J, L, B*hypotheses, C, self.n_pools)
-        y, x, total = b.y.view(J, L, B, hypotheses, C), b.x.view(J, L, B, hypotheses, C), b.total.flatten(0, 2)
-        @torch.inference_mode()
-        def denoise(x_t, t):
-            torch.mm(x_t[:, :, self.order].permute(2, 1, 0, 3).reshape(-1, 3), self.of_pose, out=b.y)
-            torch.add(y, known, out=x).relu_()
-            total.zero_()
-            for block in self.blocks: block(t, b)
-            torch.addmm(self.bias1, total, self.output1, out=b.y).relu_()
-            return torch.addmm(self.bias2, b.y, self.output2).view(J, L, -1, 3)[self.back].permute(2, 1, 0, 3).contiguous()
-        return denoise
+# %% ../nbs/35_folded.ipynb #26e636aa
+@patch
+@torch.no_grad()
+def given(self:FoldedDenoiser,
+    condition:Tensor, # (B, L, J, K), of each clip
+    hypotheses:int=1, # H noisy poses of each clip
+)->Callable:          # function of x_t (B·H, L, J, 3), clip by clip, and of an int t: predicted noise, like x_t
+    "The noise predictor for these clips."
+    known = F.linear(condition[:, :, self.order].permute(2, 1, 0, 3), self.of_condition, self.bias)[:, :, :, None]
+    J, L, B, _, C = known.shape
+    b = Buffers(known, J, L, B*hypotheses, C, self.n_pools)
+    y, x, total = b.y.view(J, L, B, hypotheses, C), b.x.view(J, L, B, hypotheses, C), b.total.flatten(0, 2)
+    @torch.inference_mode()
+    def denoise(x_t, t):
+        torch.mm(x_t[:, :, self.order].permute(2, 1, 0, 3).reshape(-1, 3), self.of_pose, out=b.y)
+        torch.add(y, known, out=x).relu_()
+        total.zero_()
+        for block in self.blocks: block(t, b)
+        torch.addmm(self.bias1, total, self.output1, out=b.y).relu_()
+        return torch.addmm(self.bias2, b.y, self.output2).view(J, L, -1, 3)[self.back].permute(2, 1, 0, 3).contiguous()
+    return denoise

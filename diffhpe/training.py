@@ -289,6 +289,7 @@ def begin_training(
         if not resume: raise ValueError(f"{path} holds a training already, and resume=False; resume=True continues it, and another folder begins anew")
         progress = load_state(path, model, optimiser, description)
         if progress.schedule: schedule.load_state_dict(progress.schedule)
+    else: sweep(model)
     return optimiser, schedule, progress
 
 # %% ../nbs/51_training.ipynb #c1c51a4f
@@ -315,7 +316,6 @@ def fit(
     optimiser, schedule, progress = begin_training(path, model, config, description, resume)
     n, stop = train.n_batches(config.batch_size), math.inf if minutes is None else time.time() + 60*minutes
     start = (saved := time.time()) - progress.seconds
-    if progress.step == 0: sweep(model)
     def save():
         progress.seconds = time.time() - start
         save_state(path, model, optimiser, progress, description)

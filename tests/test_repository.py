@@ -83,7 +83,8 @@ def public(tree, prefix=""):
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             yield prefix + node.name, node
-            if isinstance(node, ast.ClassDef): yield from public(node, f"{prefix}{node.name}.")
+            # forward and backward of an autograd Function are called by autograd alone: the class says what they do
+            if isinstance(node, ast.ClassDef) and "Function" not in map(ast.unparse, node.bases): yield from public(node, f"{prefix}{node.name}.")
 
 def undocumented(source):
     "Public names without docstring, and parameters without a comment on a line of their own."
