@@ -1,0 +1,203 @@
+"Keypoint files that the tests write themselves, in every kind's documented form, from one known clip; then the same files damaged at random."
+import copy, json, random
+
+import numpy as np
+import pytest
+
+from diffhpe.keypoint_files import KINDS, DetectedClip, people, read_keypoint_file, recognise, write_keypoint_npz
+from diffhpe.layouts import JOINTS, LAYOUTS, to_h36m
+
+LAYOUT_OF = {17: "coco", 18: "coco18", 25: "body25", 26: "halpe26"}
+
+def known(K=17, F=12, start=3, shift=0., missing=(5,), seed=0):
+    "(F, K, 3) of somebody who walks to the right: x, y px and confidence; zeros where there is nothing."
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate([rng.uniform(100, 300, (1, K, 2)) + rng.normal(size=(F, K, 2)), rng.uniform(.2, 1, (F, K, 1))], -1)
+    rows[..., 0] += shift + 3*np.arange(F)[:, None]
+    rows[2, 1] = 0
+    for f in missing: rows[f] = 0
+    return rows.round(4)
+
+def clip_of(rows, start=3, **kw):
+    "What should be read of such rows."
+    return DetectedClip(rows[..., :2], rows[..., 2], start + np.arange(len(rows)), **kw)
+
+def same(a, b):
+    for name in ("keypoints", "confidence", "frames"): np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    for name in ("layout", "image_size", "fps", "person"): assert getattr(a, name) == getattr(b, name), name
+
+def there(rows): return [(f, row.tolist()) for f, row in enumerate(rows) if row.any()]
+def flat(row): return [v for joint in row for v in joint]
+
+# --- a writer for each kind: persons {id or None: rows} → path
+
+def openpose(folder, persons, start=3):
+    folder = folder/"openpose"; folder.mkdir()
+    for f in range(len(next(iter(persons.values())))):
+        people = [{"person_id": [-1 if who is None else who], "pose_keypoints_2d": flat(rows[f]), "face_keypoints_2d": [], "hand_left_keypoints_2d": []} for who, rows in persons.items() if rows[f].any()]
+        (folder/f"my2_video_{f + start:012}_keypoints.json").write_text(json.dumps({"version": 1.3, "people": people}))
+    return folder
+
+def by_frame(folder, persons, start=3):
+    n = len(next(iter(persons.values())))
+    pages = {f"{f + start}.jpg": {"version": 0.1, "people": [{"pose_keypoints_2d": flat(rows[f])} for rows in persons.values() if rows[f].any()]} for f in range(n)}
+    (folder/"frames.json").write_text(json.dumps(pages)); return folder/"frames.json"
+
+def alphapose(folder, persons, start=3):
+    rows = [(f, who, row) for who, rows in persons.items() for f, row in there(rows)]
+    items = [{"image_id": f"{f + start:06}.jpg", "category_id": 1, "keypoints": flat(row), "score": 2.7, "box": [0, 0, 9, 9], **({} if who is None else {"idx": [float(who)]})} for f, who, row in sorted(rows, key=lambda r: r[0])]
+    (folder/"alphapose-results.json").write_text(json.dumps(items)); return folder/"alphapose-results.json"
+
+def coco_results(folder, persons, start=3):
+    items = [{"image_id": f + start, "category_id": 1, "keypoints": flat(row), "score": .8, **({} if who is None else {"track_id": who})} for who, rows in persons.items() for f, row in there(rows)]
+    (folder/"results.json").write_text(json.dumps(items)); return folder/"results.json"
+
+def instances(persons, f):
+    return [{"keypoints": [joint[:2] for joint in rows[f].tolist()], "keypoint_scores": rows[f, :, 2].tolist(), "bbox": [[0, 0, 9, 9]], "bbox_score": .9, **({} if who is None else {"track_id": who})}
+            for who, rows in persons.items() if rows[f].any()]
+
+def mmpose(folder, persons, start=3, meta=False):
+    pages = [{"frame_id": f + start, "instances": instances(persons, f)} for f in range(len(next(iter(persons.values()))))]
+    K = next(iter(persons.values())).shape[1]
+    names = {str(k): name for k, name in enumerate(JOINTS[LAYOUT_OF[K]].split())}
+    (folder/"mmpose.json").write_text(json.dumps({"meta_info": {"keypoint_id2name": names}, "instance_info": pages} if meta else pages)); return folder/"mmpose.json"
+
+def mmpose_meta(folder, persons, start=3): return mmpose(folder, persons, start, True)
+
+def coco_annotations(folder, persons, start=3):
+    K, n = next(iter(persons.values())).shape[1], len(next(iter(persons.values())))
+    images = [{"id": 900 + 7*f, "file_name": f"v/{f + start:06}.jpg", "width": 640, "height": 480} for f in range(n)]
+    marks = [{"id": 5*f + i, "image_id": 900 + 7*f, "category_id": 1, "num_keypoints": K, "keypoints": flat(row), **({} if who is None else {"track_id": who})} for i, (who, rows) in enumerate(persons.items()) for f, row in there(rows)]
+    data = {"info": {}, "images": images, "annotations": marks, "categories": [{"id": 1, "name": "person", "keypoints": JOINTS[LAYOUT_OF[K]].split(), "skeleton": []}]}
+    (folder/"person_keypoints.json").write_text(json.dumps(data)); return folder/"person_keypoints.json"
+
+def arrays_json(folder, persons, start=3):
+    stack = np.stack(list(persons.values()), 1)                                # (F, P, K, 3), without those who are not there
+    pages = [[one for one in page if one.any()] for page in stack]
+    data = {"keypoints": [[one[:, :2].tolist() for one in page] for page in pages], "scores": [[one[:, 2].tolist() for one in page] for page in pages], "frames": [f + start for f in range(len(stack))]}
+    (folder/"rtm.json").write_text(json.dumps(data)); return folder/"rtm.json"
+
+def arrays_npz(folder, persons, start=3):
+    stack = np.stack(list(persons.values()), 1)
+    np.savez(folder/"rtm.npz", keypoints=stack[..., :2].astype("f4"), scores=stack[..., 2].astype("f4"), frames=start + np.arange(len(stack))); return folder/"rtm.npz"
+
+WRITERS = [openpose, by_frame, alphapose, coco_results, mmpose, mmpose_meta, coco_annotations, arrays_json, arrays_npz]
+WITH_IDS = [openpose, alphapose, coco_results, mmpose, mmpose_meta, coco_annotations]
+
+def visible_only(rows):
+    "What annotations can say of confidences: labelled or not."
+    rows = rows.copy(); rows[..., 2] = 2*(rows[..., 2] > 0); return rows
+
+@pytest.mark.parametrize("K", [17, 26])
+@pytest.mark.parametrize("write", WRITERS)
+def test_one_person_reads_back(write, K, tmp_path):
+    rows = known(K)
+    if write is coco_annotations: rows = visible_only(rows)
+    clip = read_keypoint_file(write(tmp_path, {None: rows}))
+    same(clip, clip_of(rows.clip(None, [np.inf, np.inf, 1]), layout=LAYOUT_OF[K], image_size=(640, 480) if write is coco_annotations else None))
+    pixels, visible, confidence = to_h36m(clip.keypoints, clip.layout, clip.confidence)     # and goes on to the next step
+    assert pixels.shape == (12, 17, 2) and not visible[5].any() and visible[6].any()
+
+@pytest.mark.parametrize("write", WITH_IDS)
+def test_people_are_told_apart_by_their_ids(write, tmp_path):
+    a, b = known(missing=(0, 4, 5)), known(missing=(7,), shift=500, seed=1)
+    if write is coco_annotations: a, b = visible_only(a), visible_only(b)
+    path = write(tmp_path, {4: a, 9: b})
+    assert {who: n for who, (n, _) in people(path).items()} == {9: 11, 4: 9}
+    for who, rows in ((4, a), (9, b), (None, b)):
+        same(read_keypoint_file(path, person=who), clip_of(rows.clip(None, [np.inf, np.inf, 1]), layout="coco", person=who or 9, image_size=(640, 480) if write is coco_annotations else None))
+    with pytest.raises(ValueError, match="there is nobody with the id 5; there are 9, 4"): read_keypoint_file(path, person=5)
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_people_without_ids_are_followed_through_each_other(write, tmp_path):
+    F, rng = 60, np.random.default_rng(3)
+    body = rng.uniform(0, 100, (17, 2))
+    a, b = (np.concatenate([body + (x0, 5) + np.stack([v*np.arange(F), np.zeros(F)], 1)[:, None] + rng.normal(size=(F, 17, 2))/2, np.full((F, 17, 1), c)], -1).round(3) for x0, v, c in ((10, 6, .8), (370, -6, .9)))
+    a[29:32] = 0                                                                # hidden where they meet
+    path = write(tmp_path, {None: a, -1: b} if write not in (arrays_npz, arrays_json, by_frame) else {None: a, "b": b})
+    counts = people(path)
+    assert sorted(n for n, _ in counts.values()) == [57, 60]
+    one, two = (read_keypoint_file(path, person=who).keypoints for who in counts)
+    np.testing.assert_allclose(one, b[..., :2], rtol=1e-6)
+    np.testing.assert_allclose(np.nan_to_num(two), a[..., :2], rtol=1e-6)
+
+def test_equals_are_told_by_confidence(tmp_path):
+    a, b = known(missing=()), known(missing=(), shift=500, seed=1)
+    a[..., 2], b[..., 2] = .5, .6
+    a[2, 1, 2] = b[2, 1, 2] = 0
+    for persons in ({1: a, 2: b}, {2: b, 1: a}):
+        assert read_keypoint_file(coco_results(tmp_path, persons)).person == 2
+
+def test_own_files_are_read_back(tmp_path):
+    clip = clip_of(known(), layout="coco", image_size=(1920, 1080), fps=25., person="left one")
+    write_keypoint_npz(tmp_path/"a.bin", clip)                                  # the name does not matter
+    same(read_keypoint_file(tmp_path/"a.bin"), clip)
+    with np.load(tmp_path/"a.bin") as f: assert all(f[key].dtype.kind in "fiU" for key in f.files)
+
+def test_every_kind_is_written_here(tmp_path):
+    seen = set()
+    for i, write in enumerate(WRITERS):
+        (tmp_path/str(i)).mkdir()
+        path = write(tmp_path/str(i), {None: known()})
+        if path.suffix == ".json": seen.add(recognise(json.loads(path.read_text())).kind.split(" of ")[0])
+    assert seen == set(KINDS)
+
+# --- damage
+
+def read_or_refuse(path):
+    "Reads, or raises one sentence that names the file."
+    try:
+        people(path)
+        clip = read_keypoint_file(path)
+        assert clip.keypoints.shape[:2] == clip.confidence.shape
+        return True
+    except (ValueError, FileNotFoundError) as e:
+        assert str(path) in str(e) and "\n" not in str(e) and len(str(e)) < 1200, str(e)
+        return False
+
+WRONG = [None, True, "", "x", "7", -1, 0, 1.5, 10**5, 10**30, 1e308, float("nan"), float("inf"), [], {}, [[]], [None], {"a": 1}, [1, 2], "image_id"]
+
+def changed(data, rng):
+    "A copy with one value, wherever it lies, put in the place of another, taken out, doubled, or another in its key's place."
+    data = copy.deepcopy(data)
+    at, steps = data, rng.randrange(1, 8)
+    while True:
+        keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+        if not keys: return data
+        key = rng.choice(keys); steps -= 1
+        if steps > 0 and isinstance(at[key], (dict, list)) and at[key]: at = at[key]; continue
+        how = rng.random()
+        if how < .6: at[key] = copy.deepcopy(rng.choice(WRONG))
+        elif how < .8: del at[key]
+        elif isinstance(at, list): at.insert(key, copy.deepcopy(at[key]))
+        else: at[rng.choice(["people", "keypoints", "frames", "fps", "x"])] = at.pop(key)
+        return data
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_damaged_files_are_read_or_refused(write, tmp_path):
+    path, rng, n_read = write(tmp_path, {None: known(F=6, missing=(5,)), 3: known(F=6, missing=(), shift=500, seed=1)} if write in WITH_IDS else {None: known(F=6)}), random.Random(0), 0
+    file = sorted(path.glob("*.json"))[2] if path.is_dir() else path
+    raw = file.read_bytes()
+    for cut in [0, 1, 2, 5, len(raw) - 1, *(rng.randrange(len(raw)) for _ in range(40))]:
+        file.write_bytes(raw[:cut])
+        assert not read_or_refuse(path)
+    for _ in range(60):                                                         # bytes
+        broken = bytearray(raw)
+        for _ in range(rng.randrange(1, 4)): broken[rng.randrange(len(raw))] = rng.randrange(256)
+        file.write_bytes(broken); read_or_refuse(path)
+    if file.suffix == ".json":
+        data = json.loads(raw)
+        for _ in range(250):                                                    # types and numbers
+            broken = data
+            for _ in range(rng.randrange(1, 3)): broken = changed(broken, rng) if isinstance(broken, (dict, list)) else broken
+            file.write_text(json.dumps(broken)); n_read += read_or_refuse(path)
+        assert 10 < n_read < 240
+
+def test_damaged_arrays_are_read_or_refused(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path/"a.npz"
+    good = dict(keypoints=np.ones((4, 17, 2)), confidence=np.ones((4, 17)), frames=np.arange(4), image_size=np.array([64, 48]), fps=np.array(25.), layout=np.array("coco"), person=np.array("a"))
+    wrong = [np.array(3), np.array("x"), np.ones(0), np.ones((4, 17, 3)), np.ones((4, 2, 17, 2)), np.full((4, 17, 2), np.nan), np.full((4, 17), np.inf), np.array([True]*4), np.array([[1, 2]]*2), np.array(10**15), np.full(4, -1), np.ones((4, 17), complex), np.array(b"x")]
+    for _ in range(300):
+        np.savez(path, **{k: wrong[rng.integers(len(wrong))] if rng.random() < .2 else v for k, v in good.items() if rng.random() < .95})
+        read_or_refuse(path)
+    for K in LAYOUTS: assert len(JOINTS[K].split()) == LAYOUTS[K].n_joints
