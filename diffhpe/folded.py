@@ -27,10 +27,11 @@ def scale_and_shift(
 
 # %% ../nbs/35_folded.ipynb #141dc951
 def without_dust(
-    weight:Tensor, # any shape
-)->Tensor:         # a copy, zero where the magnitude is at most 1e-20
+    weight:Tensor,     # any shape
+    dust:float=1e-20,  # largest magnitude that counts as nothing
+)->Tensor:             # a copy, zero where the magnitude is at most that
     "Set to zero what is too small to change a result, but not too small to slow it down."
-    return F.hardshrink(weight, 1e-20)
+    return F.hardshrink(weight, dust)
 
 # %% ../nbs/35_folded.ipynb #a0fe8a68
 def pooled_first(

@@ -154,7 +154,7 @@ def sample(self:DiffHPE,
     keypoints:Tensor,                    # (B, L, J, 2), normalised screen coordinates
     hypotheses:int=5,                    # H
     sampler:str="ddpm",                  # a name of `SAMPLERS`
-    n_steps:int|None=None,               # of the sampler; None: all T
+    n_steps:int|None=None,               # of the sampler; None: all T, or 5 of "fast"
     generator:torch.Generator|None=None, # of all noise that is not given
     initial_noise:Tensor|None=None,      # (B, H, L, J, 3), x_T
     step_noise:Tensor|None=None,         # step_noise[t] is (B, H, L, J, 3), or (B, L, J, 3) if H = 1

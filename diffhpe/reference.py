@@ -52,6 +52,7 @@ class ReferenceBatchNorm(nn.Module):
         if self.lean: return self.norm(x.flatten(0, 1)).view_as(x)
         return self.norm(x.transpose(1, 2)).transpose(1, 2)
 
+# %% ../nbs/41_reference.ipynb #8dd9b6e0
 class ReferenceGraphLayer(nn.Module):
     "A graph layer on (examples, joints, features)."
     def __init__(self,

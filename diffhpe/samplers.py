@@ -151,6 +151,7 @@ def first_useful_step(
     "The noisiest step at which something of the pose is left, ᾱ ≥ power."
     return max((t for t, a in enumerate(schedule.alpha_bar.tolist()) if a >= power), default=0)
 
+# %% ../nbs/22_samplers.ipynb #86efb653
 @torch.no_grad()
 def sample_fast(
     denoise:Callable[[Tensor, int], Tensor],  # (x_t, t) to predicted noise, like x_t

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from .clips import WindowSet
 from .config import FitConfig
+from .folded import without_dust
 from .metrics import mpjpe, root_align
 from .mixste import MixSTE
 from .models import load_checkpoint, load_weights, model_config, save_checkpoint, write_atomically
@@ -252,7 +253,7 @@ def sweep(
 )->None:
     "Set weights to zero that are too small for single precision to matter."
     for p in model.parameters():
-        if p.requires_grad: p.masked_fill_(p.abs() < 1e-30, 0)
+        if p.requires_grad: p.copy_(without_dust(p, 1e-30))
 
 # %% ../nbs/51_training.ipynb #9967ca94
 def end_epoch(
