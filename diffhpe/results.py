@@ -101,7 +101,7 @@ def write_results(
     wall_time:float,         # seconds, of this session
 )->dict:                     # what metrics.json holds
     "Write config.json, metrics.json, per_action.csv and history.csv."
-    trained = {label: dict(epochs=f.progress.epoch, steps=f.progress.step, seconds=round(f.progress.seconds, 1), finished=f.finished, best_valid_mpjpe=f.progress.best_mpjpe if math.isfinite(f.progress.best_mpjpe) else None,
+    trained = {label: dict(name=f.folder.name, epochs=f.progress.epoch, steps=f.progress.step, seconds=round(f.progress.seconds, 1), finished=f.finished, best_valid_mpjpe=f.progress.best_mpjpe if math.isfinite(f.progress.best_mpjpe) else None,
                            parameters=sum(p.numel() for p in f.model.parameters())) for label, f in fits.items()}
     means = {occ: {label: {m: r[m] for m in METRICS} for label, r in by_label.items()} for occ, by_label in results.items()}
     summary = dict(run=folder.name, experiment=asdict(experiment), finished=all(f.finished for f in fits.values()),
@@ -175,7 +175,8 @@ def ship_weights(
     summary, written = json.loads((Path(folder)/"metrics.json").read_text()), []
     if not summary["finished"]: raise ValueError(f"{folder} holds a run that is not finished; only finished ones are shipped")
     for label in summary["training"]:
-        trained = Path(folder)/"training"/label
+        if label not in TITLES: continue
+        trained = Path(folder).parent/"trainings"/summary["training"][label]["name"]
         model = load_checkpoint(next(f for f in (trained/"best_mpjpe", trained/"best_loss") if f.exists()))
         written.append(save_checkpoint(model, Path(destination)/label))
         write_atomically(written[-1]/"README.md", lambda p: Path(p).write_text(model_card(summary, label, command)))

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['seed_of', 'generator_of', 'training_loss', 'validation_loss', 'validation_mpjpe', 'phase_bar', 'train_step',
-           'make_optimiser', 'make_schedule', 'Progress', 'save_state', 'set_learning_rate', 'load_state', 'validate',
-           'FitResult', 'best_model', 'sweep', 'end_epoch', 'begin_training', 'fit']
+           'make_optimiser', 'make_schedule', 'cosine_rate', 'Progress', 'save_state', 'set_learning_rate',
+           'load_state', 'validate', 'FitResult', 'best_model', 'sweep', 'end_epoch', 'begin_training', 'describe',
+           'fit']
 
 # %% ../nbs/51_training.ipynb #a882122d
 import json
@@ -142,11 +143,20 @@ def make_optimiser(
 def make_schedule(
     optimiser:torch.optim.Optimizer, # of the model's weights
     config:FitConfig, # how it is trained
-): # an object with step, state_dict and load_state_dict
-    "Halve the learning rate on a plateau of the validation loss, shrink it by 1 % every epoch, or take it to zero along a cosine."
-    if config.schedule == "cosine": return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=math.ceil(config.epochs/config.validate_every))
+): # an object with step, state_dict and load_state_dict; None for a cosine
+    "Halve the learning rate on a plateau of the validation loss, or shrink it by 1 % every epoch."
+    if config.schedule == "cosine": return None
     if config.schedule == "exponential": return torch.optim.lr_scheduler.ExponentialLR(optimiser, gamma=.99**config.validate_every)
     return torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=.5, patience=max(config.patience//config.validate_every - 1, 0))
+
+# %% ../nbs/51_training.ipynb #4cf3e00b
+def cosine_rate(
+    config:FitConfig, # how it is trained
+    step:int,         # that comes next
+    total:int,        # of all epochs
+)->float:             # the learning rate of that step
+    "Half a cosine from the full learning rate to zero (Loshchilov & Hutter 2017, eq. 5)."
+    return config.learning_rate*(1 + math.cos(math.pi*min(step/total, 1)))/2
 
 # %% ../nbs/51_training.ipynb #1ed76a1e
 @dataclass
@@ -237,6 +247,7 @@ class FitResult:
     model:nn.Module  # the best one: of least validation MPJPE if that was measured, else of least loss
     progress:Progress
     finished:bool    # False: `minutes` were over
+    folder:Path|None=None # where its state and best models are
 
 def best_model(
     folder:Path,      # of a training
@@ -262,7 +273,7 @@ def end_epoch(
     config:FitConfig, # how it is trained
     progress:Progress,    # goes on to the next epoch
     optimiser:torch.optim.Optimizer, # of the model's weights
-    schedule,             # of `make_schedule`
+    schedule,             # of `make_schedule`, or None
     folder:Path,          # of the best models
     settings:dict,        # of `validate`
 )->None:
@@ -271,8 +282,8 @@ def end_epoch(
     sweep(model)
     if progress.epoch % config.validate_every and progress.epoch < config.epochs: return
     validate(model, valid, config, progress, folder, settings)
-    schedule.step(progress.best_loss) if config.schedule == "plateau" else schedule.step()
-    progress.schedule, progress.learning_rate = schedule.state_dict(), optimiser.param_groups[0]["lr"]
+    if schedule: schedule.step(progress.best_loss) if config.schedule == "plateau" else schedule.step(); progress.schedule = schedule.state_dict()
+    progress.learning_rate = optimiser.param_groups[0]["lr"]
 
 # %% ../nbs/51_training.ipynb #782f82b5
 def begin_training(
@@ -289,9 +300,21 @@ def begin_training(
     if path.exists():
         if not resume: raise ValueError(f"{path} holds a training already, and resume=False; resume=True continues it, and another folder begins anew")
         progress = load_state(path, model, optimiser, description)
-        if progress.schedule: schedule.load_state_dict(progress.schedule)
+        if schedule and progress.schedule: schedule.load_state_dict(progress.schedule)
     else: sweep(model)
     return optimiser, schedule, progress
+
+# %% ../nbs/51_training.ipynb #ab134871
+def describe(
+    model:nn.Module,    # a `MixSTE` or a `DiffHPE`
+    train:WindowSet,    # to learn from
+    config:FitConfig,   # how it is trained
+    seed:int=0,         # of windows' order, occlusion, noise and dropout
+    precision:str="fp32", # or "bf16" on CUDA
+    notes:dict|None=None, # plain values; e.g. the data's checksum
+)->dict:                # plain values
+    "All that a training depends on, so that two trainings can be told apart."
+    return dict(model_config(model), seed=seed, precision=precision, clips=len(train.clips), occlusion=train.occlusion, **asdict(config), **(notes or {}))
 
 # %% ../nbs/51_training.ipynb #c1c51a4f
 def fit(
@@ -313,7 +336,7 @@ def fit(
 )->FitResult:
     "Train a model, or go on training it, until its epochs are done or the minutes are over."
     folder, path, model = Path(folder), Path(folder)/"training.safetensors", model.to(device)
-    description = dict(model_config(model), seed=seed, precision=precision, clips=len(train.clips), occlusion=train.occlusion, **asdict(config), **(notes or {}))
+    description = describe(model, train, config, seed, precision, notes)
     optimiser, schedule, progress = begin_training(path, model, config, description, resume)
     n, stop = train.n_batches(config.batch_size), math.inf if minutes is None else time.time() + 60*minutes
     start = (saved := time.time()) - progress.seconds
@@ -324,7 +347,8 @@ def fit(
     with phase_bar(total=n*config.epochs, initial=progress.step, desc=f"fit {label}", unit="step", disable=not progress_bar) as bar:
         while progress.epoch < config.epochs:
             while progress.batch < n:
-                if time.time() > stop: save(); return FitResult(best_model(folder, model), progress, False)
+                if time.time() > stop: save(); return FitResult(best_model(folder, model), progress, False, folder)
+                if config.schedule == "cosine": set_learning_rate(optimiser, cosine_rate(config, progress.step, n*config.epochs))
                 keypoints, poses = train.training_batch(progress.epoch, progress.batch, config.batch_size)
                 loss = train_step(model, optimiser, keypoints.to(device), poses.to(device), seed, progress.step, precision)
                 progress.losses, progress.batch, progress.step = [progress.losses[0] + loss, progress.losses[1] + 1], progress.batch + 1, progress.step + 1
@@ -333,4 +357,4 @@ def fit(
             progress.seconds = time.time() - start
             end_epoch(model, valid, config, progress, optimiser, schedule, folder, dict(seed=seed, device=device, max_windows=max_windows))
             saved = save()
-    return FitResult(best_model(folder, model), progress, True)
+    return FitResult(best_model(folder, model), progress, True, folder)
