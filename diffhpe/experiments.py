@@ -99,7 +99,7 @@ def training_name(
     description:Mapping,   # of `describe`
 )->str:                    # e.g. "bandai-demo-mixste-random-s0-1a2b3c4d"
     "A readable name that differs for different trainings."
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps({k: v for k, v in description.items() if v}, sort_keys=True).encode()).hexdigest()[:8]
     return "-".join((experiment.dataset, experiment.preset, training.model, training.occlusion, f"s{experiment.seed}", digest))
 
 # %% ../nbs/53_experiments.ipynb #eb701774

@@ -35,7 +35,7 @@ def run_id(
     experiment:Experiment, # the parameters
 )->str:                    # e.g. "synthetic-demo-all-consecutive_frames-s0-1a2b3c"
     "A readable name that differs for different experiments."
-    identity = {k: v for k, v in asdict(experiment).items() if k not in NOT_IDENTITY}
+    identity = {k: v for k, v in asdict(experiment).items() if v and k not in NOT_IDENTITY}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
     return "-".join((experiment.dataset, experiment.preset, experiment.model, experiment.occ, f"s{experiment.seed}", digest))
 

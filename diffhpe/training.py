@@ -208,7 +208,7 @@ def load_state(
         found, progress = json.loads(header["description"]), Progress(**json.loads(header["progress"]))
     except (SafetensorError, TypeError, KeyError, ValueError) as e: raise ValueError(f"{path} does not hold the state of a training ({e}); delete it, or choose another folder") from e
     free = {"epochs"} if description.get("schedule") != "cosine" else set()      # a cosine knows its end
-    wrong = [k for k in description if k not in free and found.get(k) != json.loads(json.dumps(description[k]))]
+    wrong = [k for k in description if k not in free and (found.get(k) or None) != (json.loads(json.dumps(description[k])) or None)] # what is off may be missing
     if wrong: raise ValueError(f"{path} holds a training with {wrong[0]} = {found.get(wrong[0])!r}, and {description[wrong[0]]!r} is asked for; choose another folder, or the settings of that training")
     load_weights(model, {k[6:]: v for k, v in tensors.items() if k.startswith("model/")}, str(path))
     state = {}
