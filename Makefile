@@ -1,16 +1,18 @@
 # Each target does its own set-up (a virtual environment in .venv). Needs git, make and Python >= 3.11 with venv.
 #   make experiment   run nbs/run_experiment.ipynb into results/; OCC=random picks another occlusion,
 #                     P="-p dataset cmu -p data_dir FOLDER" sets any other parameter, OUT= the executed notebook
+#   make tune         random search of a model's learning rate and dropout, P= as above (MODEL=diffhpe-2d); called again, it continues
 #   make lab          JupyterLab on the notebooks
 #   make test         everything that must hold
 #   make setup        the set-up alone
 #   make export       write diffhpe/ from the notebooks
 #   make clean-nbs    strip what a run leaves in the notebooks (execution counts, timings)
 #   make readme       write README.md from nbs/index.ipynb
-#   make refresh      all three, with every notebook but run_experiment, transfer and benchmarks run from a fresh kernel
+#   make refresh      all three, with every notebook but run_experiment, transfer, tune and benchmarks run from a fresh kernel
 #   make refresh-experiment   run run_experiment with its default parameters, keep its outputs in nbs/
 #   make weights      train the small models of diffhpe/weights/ from scratch (about an hour on two cores)
 #   make transfer     MixSTE trained on each motion set, tested on all (DATA=folder of data_3d_<name>.npz; half an hour)
+#   make grid         the experiments of the paper that are not in results/ yet (DATA=folder of data_3d_bandai.npz; P="--sections table2 --jobs 4"; hours on two cores)
 #   make benchmark    how fast everything is on this machine, against the plain reference (ten minutes on two cores; keep it quiet)
 #   make docs-check   the pages of the docs site, without Quarto: all must build, none may show an error
 #   make docs         the docs site in _docs/ (needs Quarto: https://quarto.org/docs/get-started)
@@ -24,6 +26,7 @@ OCC  ?= consecutive
 OUT  ?= results/$(OCC).ipynb
 P    ?=
 DATA ?=
+MODEL ?= diffhpe-2d
 # Where torch comes from. With an NVIDIA driver: PyPI, whose Linux build is the CUDA one (2.7 GB). Without: the CPU build (190 MB).
 # TORCH_INDEX= takes PyPI's build anywhere, TORCH_INDEX=https://download.pytorch.org/whl/cu126 the one for an older driver.
 TORCH_INDEX ?= $$(nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
@@ -32,13 +35,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
 
-.PHONY: help setup test experiment lab export clean-nbs readme refresh refresh-experiment weights transfer benchmark docs-check docs
+.PHONY: help setup test experiment tune lab export clean-nbs readme refresh refresh-experiment weights transfer grid benchmark docs-check docs
 help:
 	@sed -n 's/^#   //p' Makefile
 
 experiment: setup
 	@mkdir -p "$(dir $(OUT))"
 	$(BIN)/papermill nbs/run_experiment.ipynb "$(OUT)" -p occ $(OCC) $(P) </dev/null
+
+tune: setup
+	@mkdir -p results
+	$(BIN)/papermill nbs/tune.ipynb "results/tune-$(MODEL).ipynb" -p model $(MODEL) $(P) </dev/null
 
 lab: setup
 	PATH="$(abspath $(BIN)):$$PATH" jupyter lab $(P)
@@ -64,7 +71,7 @@ readme: setup
 EXECUTE = $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace
 refresh: setup
 	$(BIN)/nbdev_export
-	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb nbs/transfer.ipynb nbs/benchmarks.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
+	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb nbs/transfer.ipynb nbs/tune.ipynb nbs/benchmarks.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
 	$(BIN)/nbdev_clean
 	$(BIN)/python tests/make_readme.py
 
@@ -81,6 +88,9 @@ weights: setup
 transfer: setup
 	@mkdir -p results
 	$(BIN)/papermill nbs/transfer.ipynb results/transfer.ipynb -p data_dir '$(DATA)' </dev/null
+
+grid: setup
+	$(BIN)/diffhpe_grid grids/paper.yaml $(if $(DATA),-p data_dir '$(DATA)') $(P) </dev/null
 
 benchmark: setup
 	@mkdir -p results

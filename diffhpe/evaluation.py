@@ -14,7 +14,7 @@ from torch import nn
 
 from .clips import WindowSet
 from .metrics import clip_metrics
-from .mixste import MixSTE
+from .mixste import MixSTE, flip_average
 from .training import generator_of, phase_bar
 
 # %% ../nbs/52_evaluation.ipynb #cf7265b5
@@ -23,11 +23,12 @@ def lifter_of(
     hypotheses:int=5,     # H of a DiffHPE
     sampler:str="ddpm",   # of a DiffHPE
     n_steps:int|None=None, # of its sampler
+    flip:bool=False,      # of a MixSTE: the mean with what it predicts in the mirror, as its recipe tests it
 )->Callable:              # (keypoints (B,L,J,2), generator) → poses (B,L,J,3)
     "A model as a function from keypoints to poses."
     @torch.no_grad()
     def lift(keypoints, generator):
-        if isinstance(model, MixSTE): return model.eval()(keypoints)
+        if isinstance(model, MixSTE): return flip_average(model.eval(), keypoints) if flip else model.eval()(keypoints)
         return model.lift(keypoints, hypotheses, sampler=sampler, n_steps=n_steps, generator=generator)
     return lift
 

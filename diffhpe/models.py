@@ -105,10 +105,12 @@ def loss(self:DiffHPE,
     poses:Tensor,     # (B, L, J, 3), metres, camera frame, root-relative
     generator:torch.Generator|None=None, # of steps and noise
     t:int|None=None,  # one step for all; None: uniform for each clip
+    share:slice=slice(None), # whose loss is wanted; steps and noise are drawn for all clips
 )->Tensor:            # scalar
     "Mean squared error of the predicted noise (section 3.4)."
     steps, eps = draw_training_noise(poses, self.n_steps, generator)
     steps = steps if t is None else torch.full_like(steps, t)
+    keypoints, poses, steps, eps = (x[share] for x in (keypoints, poses, steps, eps))
     condition = self.encode(keypoints)
     return diffusion_loss(lambda x_t, s: self.denoiser(self.embed_pose(x_t), condition, s), poses*self.pose_scale, self.alpha_bar, steps, eps)
 

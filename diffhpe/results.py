@@ -104,11 +104,12 @@ def write_results(
     trained = {label: dict(name=f.folder.name, epochs=f.progress.epoch, steps=f.progress.step, seconds=round(f.progress.seconds, 1), finished=f.finished, best_valid_mpjpe=f.progress.best_mpjpe if math.isfinite(f.progress.best_mpjpe) else None,
                            parameters=sum(p.numel() for p in f.model.parameters())) for label, f in fits.items()}
     means = {occ: {label: {m: r[m] for m in METRICS} for label, r in by_label.items()} for occ, by_label in results.items()}
-    summary = dict(run=folder.name, experiment=asdict(experiment), finished=all(f.finished for f in fits.values()),
+    given = asdict(experiment) | dict(data_dir=None, results_dir=None)             # where they lie on this machine is nobody's business
+    summary = dict(run=folder.name, experiment=given, finished=all(f.finished for f in fits.values()),
                    data=dict(name=dataset.name, description=dataset.description, checksum=dataset.checksum, train_clips=len(dataset.train), test_clips=len(dataset.test), visible=round(dataset.visible, 4)),
                    metrics=means, training=trained, environment=environment(device), wall_time=round(wall_time, 1))
     per_action = [dict(occlusion=occ, model=label, **row) for occ, by_label in results.items() for label, r in by_label.items() for row in r["per_action"]]
-    write_json(folder/"config.json", asdict(experiment))
+    write_json(folder/"config.json", given)
     write_rows(folder/"per_action.csv", per_action)
     write_rows(folder/"history.csv", [dict(model=label, **row) for label, f in fits.items() for row in f.progress.history])
     write_json(folder/"metrics.json", summary)

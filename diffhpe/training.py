@@ -30,8 +30,9 @@ from .clips import WindowSet
 from .config import FitConfig
 from .folded import without_dust
 from .metrics import mpjpe, root_align
-from .mixste import MixSTE
+from .mixste import MixSTE, mirror_half, mixste_loss
 from .models import load_checkpoint, load_weights, model_config, save_checkpoint, write_atomically
+from .parallel import alone, copy_first, my_share, of_first, sum_over_processes, wait_for_all, world
 
 # %% ../nbs/51_training.ipynb #f0c3de91
 def seed_of(
@@ -51,12 +52,16 @@ def training_loss(
     model:nn.Module,  # a `MixSTE` or a `DiffHPE`
     keypoints:Tensor, # (B, L, J, 2), normalised screen coordinates
     poses:Tensor,     # (B, L, J, 3), metres, camera frame, root-relative
-    generator:torch.Generator|None=None, # of DiffHPE's steps and noise
+    generator:torch.Generator|None=None, # of DiffHPE's steps and noise, of the recipe's mirrored clips
     t:int|None=None,  # one step for all clips; None: drawn
+    share:slice=slice(None), # of the clips, whose loss is wanted
+    recipe:str|None=None, # "mixste": for a MixSTE, its own loss on clips of which half are mirrored
 )->Tensor:            # scalar
-    "Mean squared error of the pose (MixSTE) or of the noise (DiffHPE, section 3.4)."
-    if isinstance(model, MixSTE): return F.mse_loss(model(keypoints), poses)
-    return model.loss(keypoints, poses, generator, t)
+    "Mean squared error of the pose (MixSTE, unless by its recipe) or of the noise (DiffHPE, section 3.4)."
+    if not isinstance(model, MixSTE): return model.loss(keypoints, poses, generator, t, share)
+    if recipe is None: return F.mse_loss(model(keypoints[share]), poses[share])
+    keypoints, poses = mirror_half(keypoints, poses, generator)
+    return mixste_loss(model(keypoints[share]).to(poses.dtype), poses[share])
 
 # %% ../nbs/51_training.ipynb #9b8825f7
 @torch.no_grad()
@@ -117,16 +122,22 @@ def train_step(
     seed:int,                  # of the experiment
     step:int,                  # number of the step; with the seed it fixes all random numbers
     precision:str="fp32",      # "bf16" computes the network under autocast
+    recipe:str|None=None,      # of `training_loss`
 )->float:                      # the loss before the step
     "One step down the gradient of one batch."
+    if len(keypoints) < world()[1]:                       # too few to be shared: everybody does the same
+        with alone(): return train_step(model, optimiser, keypoints, poses, seed, step, precision, recipe)
     model.train()
+    (rank, size), share = world(), my_share(len(keypoints))
     cuda = [keypoints.device] if keypoints.is_cuda else []
     autocast = torch.autocast(keypoints.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
     with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed_of(seed, step, 1))
-        with autocast: loss = training_loss(model, keypoints, poses, generator_of(seed, step))
+        torch.manual_seed(seed_of(seed, step, 1 + rank))
+        with autocast: loss = training_loss(model, keypoints, poses, generator_of(seed, step), share=share, recipe=recipe)
+    loss = loss*((share.stop - share.start)/len(keypoints))
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
+    if size > 1: sum_over_processes(loss.detach(), *[p.grad for p in model.parameters() if p.grad is not None])
     optimiser.step()
     return loss.item()
 
@@ -280,8 +291,10 @@ def end_epoch(
     "Count the epoch; when it is due, validate and step the schedule."
     progress.epoch, progress.batch = progress.epoch + 1, 0
     sweep(model)
+    copy_first(*model.state_dict().values())                           # should rounding have parted them
     if progress.epoch % config.validate_every and progress.epoch < config.epochs: return
-    validate(model, valid, config, progress, folder, settings)
+    if world()[0] == 0: validate(model, valid, config, progress, folder, settings)
+    vars(progress).update(of_first(vars(progress)))                    # the others wait for it
     if schedule: schedule.step(progress.best_loss) if config.schedule == "plateau" else schedule.step(); progress.schedule = schedule.state_dict()
     progress.learning_rate = optimiser.param_groups[0]["lr"]
 
@@ -294,7 +307,7 @@ def begin_training(
     resume:bool=True, # False: refuse a state
 )->tuple:             # optimiser, schedule, `Progress`
     "New optimiser, schedule and progress, or those of the state on disk."
-    for leftover in path.parent.rglob(".*.safetensors.*"): leftover.unlink()
+    for leftover in path.parent.rglob(".*.safetensors.*") if world()[0] == 0 else (): leftover.unlink()
     optimiser, progress = make_optimiser(model, config), Progress(learning_rate=config.learning_rate)
     schedule = make_schedule(optimiser, config)
     if path.exists():
@@ -302,6 +315,8 @@ def begin_training(
         progress = load_state(path, model, optimiser, description)
         if schedule and progress.schedule: schedule.load_state_dict(progress.schedule)
     else: sweep(model)
+    wait_for_all()                                                     # nobody trains and writes before all have read
+    copy_first(*model.state_dict().values())
     return optimiser, schedule, progress
 
 # %% ../nbs/51_training.ipynb #ab134871
@@ -334,27 +349,25 @@ def fit(
     label:str="train",     # of the progress bar
     progress_bar:bool=True, # on standard error
 )->FitResult:
-    "Train a model, or go on training it, until its epochs are done or the minutes are over."
+    "Train a model, or go on training it, until its epochs are done or the minutes are over; under `torchrun`, together."
     folder, path, model = Path(folder), Path(folder)/"training.safetensors", model.to(device)
-    description = describe(model, train, config, seed, precision, notes)
-    optimiser, schedule, progress = begin_training(path, model, config, description, resume)
+    optimiser, schedule, progress = begin_training(path, model, config, (description := describe(model, train, config, seed, precision, notes)), resume)
     n, stop = train.n_batches(config.batch_size), math.inf if minutes is None else time.time() + 60*minutes
-    start = (saved := time.time()) - progress.seconds
+    start, first = (saved := time.time()) - progress.seconds, world()[0] == 0
     def save():
         progress.seconds = time.time() - start
-        save_state(path, model, optimiser, progress, description)
+        if first: save_state(path, model, optimiser, progress, description)
         return time.time()
-    with phase_bar(total=n*config.epochs, initial=progress.step, desc=f"fit {label}", unit="step", disable=not progress_bar) as bar:
+    with phase_bar(total=n*config.epochs, initial=progress.step, desc=f"fit {label}", unit="step", disable=not (progress_bar and first)) as bar:
         while progress.epoch < config.epochs:
             while progress.batch < n:
-                if time.time() > stop: save(); return FitResult(best_model(folder, model), progress, False, folder)
+                if minutes is not None and of_first(time.time() > stop): save(); return FitResult(best_model(folder, model), progress, False, folder)
                 if config.schedule == "cosine": set_learning_rate(optimiser, cosine_rate(config, progress.step, n*config.epochs))
-                keypoints, poses = train.training_batch(progress.epoch, progress.batch, config.batch_size)
-                loss = train_step(model, optimiser, keypoints.to(device), poses.to(device), seed, progress.step, precision)
-                progress.losses, progress.batch, progress.step = [progress.losses[0] + loss, progress.losses[1] + 1], progress.batch + 1, progress.step + 1
-                bar.update()
+                batch = train.training_batch(progress.epoch, progress.batch, config.batch_size)
+                loss = train_step(model, optimiser, *(x.to(device) for x in batch), seed, progress.step, precision, config.recipe)
+                progress.losses, progress.seconds = [progress.losses[0] + loss, progress.losses[1] + 1], time.time() - start
+                progress.batch, progress.step = progress.batch + 1, progress.step + 1; bar.update()
                 if time.time() - saved > checkpoint_seconds: saved = save()
-            progress.seconds = time.time() - start
             end_epoch(model, valid, config, progress, optimiser, schedule, folder, dict(seed=seed, device=device, max_windows=max_windows))
             saved = save()
     return FitResult(best_model(folder, model), progress, True, folder)
