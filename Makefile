@@ -57,7 +57,7 @@ test: setup
 	$(BIN)/python tests/docs_check.py </dev/null
 	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
 	$(BIN)/papermill --no-progress-bar nbs/run_experiment.ipynb "$$tmp/smoke.ipynb" -p occ consecutive -p preset smoke -p results_dir "$$tmp" </dev/null
-	$(BIN)/python -m pytest -q tests </dev/null
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests </dev/null
 
 export: setup
 	$(BIN)/nbdev_export
@@ -83,7 +83,7 @@ SCRATCH = papermill nbs/run_experiment.ipynb results/scratch.ipynb -p from_scrat
 weights: setup
 	@mkdir -p results
 	$(BIN)/$(SCRATCH) </dev/null
-	$(BIN)/python -c 'from diffhpe.config import Experiment; from diffhpe.results import run_folder, ship_weights; ship_weights(run_folder(Experiment(from_scratch=True)), "diffhpe/weights", "$(SCRATCH)")'
+	$(BIN)/python -c 'from diffhpe.config import Experiment; from diffhpe.datasets import load_dataset; from diffhpe.results import run_folder, ship_weights; ship_weights(run_folder(Experiment(from_scratch=True)), "diffhpe/weights", "$(SCRATCH)", load_dataset("synthetic"))'
 
 transfer: setup
 	@mkdir -p results

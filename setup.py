@@ -23,7 +23,7 @@ setuptools.setup(
     keywords=cfg["keywords"].split(),
     python_requires=">=" + cfg["min_python"],
     packages=setuptools.find_packages(include=[lib, lib + ".*"]),
-    package_data={lib: ["data/*", "weights/*/*"]},
+    package_data={lib: ["data/*", "weights/*/*", "weights/*/*/*"]},
     install_requires=shlex.split(cfg.get("requirements", "")),
     extras_require={extra: shlex.split(cfg.get(f"{extra}_requirements", "")) for extra in ("dev", "tuning", "video")},
     entry_points={

@@ -277,11 +277,13 @@ def load_weights(
 def save_checkpoint(
     model:nn.Module, # a `MixSTE` or a `DiffHPE`
     folder:str|Path, # made if absent; gets config.json and model.safetensors
+    half:bool=False, # matrices in half precision: half the size, a relative error of 5e-4 in each weight
 )->Path:             # the folder
     "Write a model's config and weights, each atomically."
     folder = Path(folder)
     write_atomically(folder/"config.json", lambda p: Path(p).write_text(json.dumps(model_config(model), indent=1) + "\n"))
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half: weights = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in weights.items()}
     write_atomically(folder/"model.safetensors", lambda p: save_file(weights, p))
     return folder
 
