@@ -83,36 +83,38 @@ class Lifter:
         calibration = load_calibration(folder/"calibration.json") if (folder/"calibration.json").is_file() else None
         return cls(load_checkpoint(folder, choose_device(device)), calibration, str(weights or "package"))
 
-    def __call__(self,
-        keypoints,                   # (F, K, 2) px, NaN where missing
-        image_size,                  # (width, height) px
-        layout:str|Layout|None=None, # order of the K joints: a name in `LAYOUTS`, or one of your own
-        confidence=None,             # (F, K), 0 … 1
-        fps:float=TRAINED_FPS,       # of the video
-        hypotheses:int=5,            # H
-        sampler:str="fast",          # of `SAMPLERS`; "ddpm" is the paper's, ten times as slow
-        n_steps:int|None=None,       # of the sampler
-        aggregate:str="mean",        # of `AGGREGATORS`
-        intrinsics:Intrinsics|None=None, # of the camera; None: from the field of view
-        field_of_view:float=60.,     # degrees across the longer side, assumed
-        coherent:bool=False,         # bones keep one length, the same on both sides
-        threshold:float=.3,          # joints with this confidence or less are hidden
-        mirrored:bool=False,         # the pictures are mirror images
-        seed:int=0,                  # of the noise
-        person:str="",               # who it is
-        progress_bar:bool=False,     # on the terminal
-    )->LiftedMotion:
-        "Lift one person's keypoints."
-        size = checked_size(image_size)
-        pixels, visible, trust = to_h36m(keypoints, layout_of(np.shape(keypoints)[1] if np.ndim(keypoints) > 1 else 0, layout), confidence, threshold, mirrored, size[0])
-        check_visible(visible)
-        motion = self.lift(pixels, size, fps, hypotheses, sampler, n_steps, seed, progress_bar)
-        view = (pixels, intrinsics or Intrinsics.from_field_of_view(size, field_of_view), trust*visible)
-        poses = get_aggregator(aggregate)(motion, *view).astype(np.float32)
-        poses = poses - poses[:, :1]
-        if coherent: poses = constant_lengths(poses)
-        root, _ = root_trajectory(poses, *view, acceleration=1., fps=fps)
-        return LiftedMotion(poses, motion, spread_of(motion), root, pixels, trust, fps, size, person)
+# %% ../nbs/68_lifter.ipynb #3253f837
+@patch
+def __call__(self:Lifter,
+    keypoints,                   # (F, K, 2) px, NaN where missing
+    image_size,                  # (width, height) px
+    layout:str|Layout|None=None, # order of the K joints: a name in `LAYOUTS`, or one of your own
+    confidence=None,             # (F, K), 0 … 1
+    fps:float=TRAINED_FPS,       # of the video
+    hypotheses:int=5,            # H
+    sampler:str="fast",          # of `SAMPLERS`; "ddpm" is the paper's, ten times as slow
+    n_steps:int|None=None,       # of the sampler
+    aggregate:str="mean",        # of `AGGREGATORS`
+    intrinsics:Intrinsics|None=None, # of the camera; None: from the field of view
+    field_of_view:float=60.,     # degrees across the longer side, assumed
+    coherent:bool=False,         # bones keep one length, the same on both sides
+    threshold:float=.3,          # joints with this confidence or less are hidden
+    mirrored:bool=False,         # the pictures are mirror images
+    seed:int=0,                  # of the noise
+    person:str="",               # who it is
+    progress_bar:bool=False,     # on the terminal
+)->LiftedMotion:
+    "Lift one person's keypoints."
+    size = checked_size(image_size)
+    pixels, visible, trust = to_h36m(keypoints, layout_of(np.shape(keypoints)[1] if np.ndim(keypoints) > 1 else 0, layout), confidence, threshold, mirrored, size[0])
+    check_visible(visible)
+    motion = self.lift(pixels, size, fps, hypotheses, sampler, n_steps, seed, progress_bar)
+    view = (pixels, intrinsics or Intrinsics.from_field_of_view(size, field_of_view), trust*visible)
+    poses = get_aggregator(aggregate)(motion, *view).astype(np.float32)
+    poses = poses - poses[:, :1]
+    if coherent: poses = constant_lengths(poses)
+    root, _ = root_trajectory(poses, *view, acceleration=1., fps=fps)
+    return LiftedMotion(poses, motion, spread_of(motion), root, pixels, trust, fps, size, person)
 
 # %% ../nbs/68_lifter.ipynb #e06d98df
 def check_visible(
