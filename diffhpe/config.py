@@ -85,7 +85,7 @@ _occlusions = lambda v: v is None or isinstance(v, (str, list, tuple)), "names o
 
 PER_MODEL = ("epochs", "batch_size", "learning_rate", "dropout", "channels")
 RULES = dict( # parameter → (check, what is allowed)
-    occ=_text, dataset=(lambda v: isinstance(v, str) and re.fullmatch(r"[\w.-]*\w", v), "'synthetic', or a name of letters, digits, '_', '.' and '-'"), data_dir=(lambda v: v is None or isinstance(v, str), "a folder, or None"),
+    occ=_text, dataset=(lambda v: isinstance(v, str) and re.fullmatch(r"[\w.+-]*\w", v), "'synthetic', or a name of letters, digits, '_', '.' and '-', several with '+'"), data_dir=(lambda v: v is None or isinstance(v, str), "a folder, or None"),
     preset=_one_of(*PRESETS), model=_one_of(*MODELS, "all"), backbone_occ=_occlusions, test_occ=_occlusions,
     seed=_number(int, 0, 2**31, none=False), epochs=_each(int, 1, 10**6),
     device=(lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d)?", v), "'auto', 'cpu', 'cuda' or 'cuda:N'"),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DETECTOR', 'MotionDataset', 'check_sides', 'selection_split', 'thin', 'motion_checksum', 'embedded_motion',
-           'at_speed', 'find_motion', 'clip_maker', 'load_dataset']
+           'at_speed', 'find_motion', 'clip_maker', 'load_dataset', 'joined']
 
 # %% ../nbs/14_datasets.ipynb #c2fabad3
 import hashlib, warnings
@@ -62,7 +62,9 @@ def selection_split(
     if select_on not in ("validation", "test"): raise ValueError(f"select_on={select_on!r} is unknown; allowed are 'validation' and 'test'")
     recordings, held = list(dict.fromkeys((c.subject, c.action) for c in dataset.train)), set()
     if select_on == "validation":
-        held = {r for r in recordings if r[0] == "S8"} or set(recordings[4::5] or recordings[-1:])
+        for part in dict.fromkeys(s.rpartition(":")[0] for s, _ in recordings):
+            own = [r for r in recordings if r[0].rpartition(":")[0] == part]
+            held |= {r for r in own if r[0].rpartition(":")[2] == "S8"} or set(own[4::5] or own[-1:])
         if len(held) == len(recordings): raise ValueError(f"{dataset.name} has {len(recordings)} training recordings, too few to hold some back; select_on='test' needs none")
     fitted = [c for c in dataset.train if (c.subject, c.action) not in held]
     check_sides(dataset, fitted, n_frames)
@@ -151,7 +153,7 @@ def clip_maker(
 
 # %% ../nbs/14_datasets.ipynb #a735430a
 def load_dataset(
-    name:str="synthetic",        # "synthetic", "h36m", or another <name> of data_3d_<name>.npz
+    name:str="synthetic",        # "synthetic", "h36m", or another <name> of data_3d_<name>.npz; several with a plus
     data_dir:str|Path|None=None, # folder of that file
     keypoints:str="detected",    # "detected": Human3.6M's real ones, for other sets simulated; "simulated"; "gt": exact projections; or <detector> of data_2d_h36m_<detector>.npz
     noise:float|None=None,       # px, scale of the simulated noise; None: `DetectorNoise`'s default; 0: exact projections
@@ -162,6 +164,7 @@ def load_dataset(
     "Clips of a motion set, to train and to test on."
     for parameter, value in dict(seed=seed, max_clips=1 if max_clips is None else max_clips).items():
         if not isinstance(value, int) or value < (parameter != "seed"): raise ValueError(f"{parameter}={value!r}; a whole number from {int(parameter != 'seed')} is allowed")
+    if "+" in name: return joined([load_dataset(n.strip(), data_dir, keypoints, noise, max_clips, seed, cameras) for n in name.split("+")])
     make, origin, of_keypoints = clip_maker(name, data_dir, keypoints, noise, cameras, seed)
     positions, checksum, subjects, kind = find_motion(name, data_dir)
     if of_keypoints: checksum = hashlib.sha256((checksum + of_keypoints).encode()).hexdigest()
@@ -170,3 +173,15 @@ def load_dataset(
     if neither: warnings.warn(f"{name}: {', '.join(neither)} are neither to train nor to test on, and left out", stacklevel=2)
     clips = [thin(make({s: positions[s] for s in group if s in positions}), max_clips) for group in subjects]
     return MotionDataset(name, *clips, f"{kind}, {origin}", checksum, float(visible_share(clips[0] + clips[1])))
+
+# %% ../nbs/14_datasets.ipynb #6742820e
+def joined(
+    parts:Sequence[MotionDataset], # at least two
+)->MotionDataset:
+    "Several sets as one."
+    name = "+".join(p.name for p in parts)
+    if len({p.name for p in parts}) < len(parts): raise ValueError(f"dataset {name!r} has a set twice; each is allowed once")
+    side = lambda s: tuple(replace(c, subject=f"{p.name}:{c.subject}") for p in parts for c in getattr(p, s))
+    checksum = hashlib.sha256("".join(p.checksum for p in parts).encode()).hexdigest()
+    sizes = np.array([sum(map(len, p.train + p.test)) for p in parts])
+    return MotionDataset(name, side("train"), side("test"), "; ".join(f"{p.name}: {p.description}" for p in parts), checksum, float(sizes @ [p.visible for p in parts]/sizes.sum()))

@@ -166,7 +166,7 @@ def model_card(
     "What a user must know of a trained model: command, data, licence, seed, hours, figures."
     t, e, data = summary["training"][label], summary["experiment"], summary["data"]
     hours = sum(summary["training"][l]["seconds"] for l in {label, "mixste" if label == "diffhpe-wrapper" else label})/3600
-    facts = {"trained by": f"`{command}`", "data": f"{data['name']}: {data['description']}; sha256 `{data['checksum'][:16]}…`", "licence": LICENCES.get(data["name"], "see the licence of the data"),
+    facts = {"trained by": f"`{command}`", "data": f"{data['name']}: {data['description']}; sha256 `{data['checksum'][:16]}…`", "licence": "; ".join(LICENCES.get(n, f"see the licence of {n}") for n in data["name"].split("+")),
              "occlusion in training": e["occ"], "seed": e["seed"],
              "length": f"{t['epochs']} epochs, {t['steps']} steps, {hours:.1f} hours{' with its backbone' if label == 'diffhpe-wrapper' else ''} on {summary['environment']['device']}",
              "size": f"{t['parameters']:,} parameters, matrices in half precision", "checkpoint chosen on": "the test subjects" if e["select_on"] == "test" else "held-back training clips",

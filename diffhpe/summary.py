@@ -16,7 +16,7 @@ from scipy import stats
 
 from .config import MODELS, PRESETS
 from .evaluation import METRICS
-from .occlusion import OCCLUSIONS
+from .occlusion import PATTERNS
 from .results import TITLES
 
 # %% ../nbs/57_summary.ipynb #1200676f
@@ -129,7 +129,7 @@ def matrix_of(
     "The matrices of the paper's Figures 3, 4 and 5."
     own = lambda occ: dict(backbone_occ=occ) if model == "diffhpe-wrapper" else {}
     value = lambda a, b: [c[metric] for c in select(cells, model=model, occ=a, test_occ=b, **own(a))]
-    return np.array([[np.mean(v) if (v := value(a, b)) else np.nan for b in OCCLUSIONS] for a in OCCLUSIONS])
+    return np.array([[np.mean(v) if (v := value(a, b)) else np.nan for b in PATTERNS] for a in PATTERNS])
 
 def wins(
     ours:np.ndarray,   # errors, NaN where unknown
