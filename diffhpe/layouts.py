@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MADE', 'JOINTS', 'LAYOUTS', 'Layout', 'average', 'sources_of', 'make_layout', 'find_layout', 'found_joints',
-           'to_h36m']
+           'to_h36m', 'body_points']
 
 # %% ../nbs/60_layouts.ipynb #be491988
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class Layout:
         for target, pairs in zip(H36M_17.names, self.sources):
             joints, weights = [k for k, _ in pairs], [w for _, w in pairs]
             if len(set(joints)) != len(joints) or not all(0 <= k < self.n_joints for k in joints): raise ValueError(f"layout {self.name!r}: {target} is made from joints {joints}; each of 0 … {self.n_joints - 1} is allowed once")
-            if pairs and not (all(w > 0 for w in weights) and abs(sum(weights) - 1) < 1e-6): raise ValueError(f"layout {self.name!r}: {target} has the weights {weights}; positive ones with sum 1 are allowed")
+            if pairs and not (all(0 < abs(w) < 10 for w in weights) and abs(sum(weights) - 1) < 1e-6): raise ValueError(f"layout {self.name!r}: {target} has the weights {weights}; ones with sum 1, none of them 0, are allowed")
 
     @property
     def n_joints(self)->int: "Number of source joints, $K$."; return len(self.joints)
@@ -53,17 +53,18 @@ def average(
 
 # %% ../nbs/60_layouts.ipynb #5ab0cdfb
 def sources_of(
-    wanted,                # a name, an index, a list of them, or None
+    wanted,                # a name, an index, a list of them, a dict of them with their weights, or None
     joints:Sequence[str],  # (K,) the source's joints
     where:str,             # for the error's sentence
 )->tuple:                  # pairs (joint, weight)
-    "The source joints that are asked for, with equal weights."
+    "The source joints that are asked for, with equal weights or those that are given."
     def index(one):
         if isinstance(one, str) and one in joints: return joints.index(one)
         if isinstance(one, (int, np.integer)) and not isinstance(one, bool) and 0 <= one < len(joints): return int(one)
         raise ValueError(f"{where} asks for the joint {one!r}; allowed are 0 … {len(joints) - 1} and {', '.join(joints)}")
     if wanted is None: return ()
-    several = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted]
+    if isinstance(wanted, Mapping) and wanted: return tuple((index(one), float(w)) for one, w in wanted.items())
+    several = list(wanted) if isinstance(wanted, (list, tuple, Mapping)) else [wanted]
     if not several: raise ValueError(f"{where} asks for an empty list of joints; None is allowed for a joint that is never there")
     return average([[(index(one), 1.)] for one in several])
 
@@ -71,7 +72,7 @@ def sources_of(
 def make_layout(
     name:str,              # of the layout
     joints:Sequence[str],  # (K,) the source's joints, in its order
-    mapping:Mapping,       # name of an H36M joint → source joint by name or index, a list of them, or None; Hip, Thorax and Spine may be left out
+    mapping:Mapping,       # name of an H36M joint → source joint by name or index, a list of them, a dict of them with weights, or None; Hip, Thorax and Spine may be left out
 )->Layout:                 # to be given to `to_h36m`
     "A layout of your own."
     joints, where = tuple(joints), lambda target: f"layout {name!r}: {target}"
@@ -103,7 +104,7 @@ JOINTS["halpe26"] = JOINTS["coco"] + " head neck hip left_big_toe right_big_toe 
 # %% ../nbs/60_layouts.ipynb #333c53cc
 _LIMBS = {side[0].upper() + joint: f"{side}_{source}" for side in ("right", "left") for joint, source in dict(
     Hip="hip", Knee="knee", Foot="ankle", Shoulder="shoulder", Elbow="elbow", Wrist="wrist").items()}
-_FACE = {"Neck/Nose": "nose", "Head": ["left_eye", "right_eye"]}
+_FACE = {"Neck/Nose": "nose", "Head": {"left_ear": .75, "right_ear": .75, "left_shoulder": -.25, "right_shoulder": -.25}}
 LAYOUTS = {name: make_layout(name, JOINTS[name].split(), mapping) for name, mapping in {
     "coco": {**_LIMBS, **_FACE},
     "halpe26": {**_LIMBS, "Hip": "hip", "Thorax": "neck", "Neck/Nose": "nose", "Head": "head"},
@@ -168,3 +169,23 @@ def to_h36m(
         sides = list(H36M_17.mirror)
         pixels, visible, trust = pixels[:, sides]*(-1, 1) + (width, 0), visible[:, sides], trust[:, sides]
     return pixels.astype(np.float32), visible, trust.astype(np.float32)
+
+# %% ../nbs/60_layouts.ipynb #71398b09
+def body_points(
+    poses:np.ndarray, # (F, 17, 3) metres, any frame
+)->dict:              # joint of any of the `LAYOUTS`, or of `H36M_17` → (F, 3) metres
+    "A body's joints in all layouts' words, with face, hands and feet where they would be, roughly."
+    P, unit = dict(zip(H36M_17.names, np.moveaxis(poses, 1, 0).astype("f8"))), lambda v: v/np.linalg.norm(v, axis=-1, keepdims=True)
+    up, S = unit(P["Head"] - P["Thorax"]), np.linalg.norm(P["Head"] - P["Thorax"], axis=-1, keepdims=True)/.157  # head and neck are 0.157 of the stature
+    ahead = unit(np.cross(P["LShoulder"] - P["RShoulder"], up))
+    at = {**P, **{source: P[target] for target, source in zip("Hip Thorax Neck/Nose Head Head".split(), "pelvis thorax nose head head_top".split())}}
+    at |= {"hip": (P["RHip"] + P["LHip"])/2, "neck": (P["RShoulder"] + P["LShoulder"])/2, "upper_neck": P["Thorax"] + .027*S*up}
+    for s, side in (("L", "left"), ("R", "right")):
+        out = np.cross(up, ahead)*(1 if s == "L" else -1)
+        face, leg = lambda x, y, z: at["nose"] + S*(x*ahead + y*out + z*up), unit(P[f"{s}Knee"] - P[f"{s}Foot"])
+        hand, foot = unit(P[f"{s}Wrist"] - P[f"{s}Elbow"]), unit(np.cross(P["LHip"] - P["RHip"], leg))
+        at |= {f"{side}_{source}": P[s + joint] for joint, source in dict(Hip="hip", Knee="knee", Foot="ankle", Shoulder="shoulder", Elbow="elbow", Wrist="wrist").items()}
+        at |= {f"{side}_eye": face(0, .018, .033), f"{side}_eye_inner": face(0, .01, .033), f"{side}_eye_outer": face(0, .026, .033), f"{side}_ear": face(-.045, .045, .03), f"mouth_{side}": face(0, .015, -.015)}
+        at |= {f"{side}_{f}": P[f"{s}Wrist"] + S*(.06*hand + y*out) for f, y in dict(pinky=-.015, index=0, thumb=.015).items()}
+        at |= {f"{side}_{t}": P[f"{s}Foot"] + S*(x*foot - .03*leg + y*out) for t, (x, y) in dict(big_toe=(.11, -.01), small_toe=(.09, .02), heel=(-.04, 0), foot_index=(.11, 0)).items()}
+    return at
