@@ -75,7 +75,7 @@ def lift_file(
     motions, several, assumed = [], whom(path, person), set()
     for who in several:
         clip = read_keypoint_file(path, layout, who)
-        size, rate = image_size or clip.image_size, fps or clip.fps
+        size, rate = (given if given is not None else found for given, found in ((image_size, clip.image_size), (fps, clip.fps)))
         if size is None: raise ValueError(f"{path} does not say how large the pictures are; the size, as in 1920x1080, is needed")
         if rate is None: rate = assumed.add(f"{path} does not say how many frames per second the video has: {TRAINED_FPS:g} assumed") or TRAINED_FPS
         try:

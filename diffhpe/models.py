@@ -13,7 +13,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from .diffusion import diffusion_loss, draw_training_noise
 from .folded import FoldedDenoiser
 from .gcn import GCNDenoiser
 from .mixste import MixSTE
-from .samplers import get_sampler, standard_normal
+from .samplers import LazyNoise, get_sampler, standard_normal
 from .schedule import noise_schedule
 from .skeleton import H36M_17
 
@@ -159,7 +159,7 @@ def sample(self:DiffHPE,
     n_steps:int|None=None,               # of the sampler; None: all T, or 5 of "fast"
     generator:torch.Generator|None=None, # of all noise that is not given
     initial_noise:Tensor|None=None,      # (B, H, L, J, 3), x_T
-    step_noise:Tensor|None=None,         # step_noise[t] is (B, H, L, J, 3), or (B, L, J, 3) if H = 1
+    step_noise:Tensor|Sequence|None=None, # step_noise[t] is (B, H, L, J, 3), or (B, L, J, 3) if H = 1
     eta:float=0.,                        # for "ddim": 0 is deterministic, 1 as noisy as DDPM
     chunk_size:int|None=None,            # noisy poses at a time; bounds the memory; None: as `CHUNK` says for the device
 )->Tensor:                               # (B, H, L, J, 3), metres, camera frame, root-relative
@@ -171,7 +171,6 @@ def sample(self:DiffHPE,
     run, extra, training = get_sampler(sampler), dict(eta=eta) if sampler == "ddim" else {}, self.training
     B, H, tail, device = len(keypoints), hypotheses, (self.n_frames, H36M_17.n_joints, 3), keypoints.device
     shaped = lambda noise: noise.reshape(B, H, *tail)
-    noise = None if step_noise is None else [shaped(z) for z in step_noise]
     generators, poses = clip_generators(B, generator, device), keypoints.new_empty(B, H, *tail)
     self.eval()
     try:
@@ -182,7 +181,7 @@ def sample(self:DiffHPE,
                 shape = poses[clips, part].shape
                 n = shape[0]*shape[1]
                 x_T = standard_normal((n, *tail), own, device, keypoints.dtype) if initial_noise is None else shaped(initial_noise)[clips, part].reshape(n, *tail)
-                z = None if noise is None else [z[clips, part].reshape(n, *tail) for z in noise]
+                z = None if step_noise is None else LazyNoise(len(step_noise), lambda t, clips=clips, part=part, n=n: shaped(step_noise[t])[clips, part].reshape(n, *tail))
                 x = run(given(condition, shape[1]), x_T, self.schedule, n_steps=n_steps, generator=own, step_noise=z, **extra)
                 poses[clips, part] = x.view(shape)/self.pose_scale
     finally: self.train(training)

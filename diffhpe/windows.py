@@ -7,12 +7,14 @@ __all__ = ['window_starts', 'fade', 'FrameNoise', 'lift_windows', 'lift_stream',
 
 # %% ../nbs/66_windows.ipynb #e2beddb2
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .mixste import MixSTE
+from .samplers import LazyNoise
 from .training import phase_bar, seed_of
 
 # %% ../nbs/66_windows.ipynb #0cddebc4
@@ -74,8 +76,13 @@ def lift_windows(
     "Lift windows of one clip, with the noise of their frames."
     if isinstance(model, MixSTE): return model.eval()(keypoints)[:, None]
     L, T, device = keypoints.shape[1], model.n_steps, keypoints.device
-    of = lambda step: torch.stack([noise(step, s, s + L) for s in starts.tolist()]).to(device)
-    return model.sample(keypoints, noise.shape[0], sampler, n_steps, initial_noise=of(T), step_noise=[of(t) for t in range(T)])
+    first, last = starts.min(), starts.max() + L
+    @lru_cache(None)
+    def of(step):
+        "(W, H, L, J, 3) noise of the windows at a step."
+        frames = noise(step, first, last)
+        return torch.stack([frames[:, s - first:s - first + L] for s in starts.tolist()]).to(device)
+    return model.sample(keypoints, noise.shape[0], sampler, n_steps, initial_noise=of(T), step_noise=LazyNoise(T, of))
 
 # %% ../nbs/66_windows.ipynb #a0d392a3
 def lift_stream(
