@@ -8,14 +8,15 @@
 #   make export       write diffhpe/ from the notebooks
 #   make clean-nbs    strip what a run leaves in the notebooks (execution counts, timings)
 #   make readme       write README.md from nbs/index.ipynb
-#   make refresh      all three, with every notebook but run_experiment, transfer, tune and benchmarks run from a fresh kernel
+#   make refresh      all three, with every notebook but run_experiment, transfer, tune, benchmarks and calibration run from a fresh kernel
 #   make refresh-experiment   run run_experiment with its default parameters, keep its outputs in nbs/
 #   make weights      train the small models of diffhpe/weights/ from scratch (about an hour on two cores)
 #   make transfer     MixSTE trained on each motion set, tested on all (DATA=folder of data_3d_<name>.npz; half an hour)
+#   make calibration  whether the lifter's regions hold what they promise (DATA=as for transfer; five minutes; P="-p write True" writes calibration.json)
 #   make grid         the experiments of the paper that are not in results/ yet (DATA=folder of data_3d_bandai.npz; P="--sections table2 --jobs 4"; hours on two cores)
 #   make benchmark    how fast everything is on this machine, against the plain reference (ten minutes on two cores; keep it quiet)
-#   make docs-check   the pages of the docs site, without Quarto: all must build, none may show an error
-#   make docs         the docs site in _docs/ (needs Quarto: https://quarto.org/docs/get-started)
+#   make docs-check   every page of the docs site must build, show no error and have no broken link (in _html/, without Quarto)
+#   make docs         the docs site in _docs/, a plain preview where Quarto is not installed; GIT_URL= the repository's address, for links to its files
 
 # the first of these that is new enough; PYTHON=/path/to/python3.12 takes another
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -35,7 +36,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
 
-.PHONY: help setup test experiment tune lab export clean-nbs readme refresh refresh-experiment weights transfer grid benchmark docs-check docs
+.PHONY: help setup test experiment tune lab export clean-nbs readme refresh refresh-experiment weights transfer calibration grid benchmark docs-check docs
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -71,7 +72,7 @@ readme: setup
 EXECUTE = $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace
 refresh: setup
 	$(BIN)/nbdev_export
-	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb nbs/transfer.ipynb nbs/tune.ipynb nbs/benchmarks.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
+	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb nbs/transfer.ipynb nbs/tune.ipynb nbs/benchmarks.ipynb nbs/calibration.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
 	$(BIN)/nbdev_clean
 	$(BIN)/python tests/make_readme.py
 
@@ -89,6 +90,10 @@ transfer: setup
 	@mkdir -p results
 	$(BIN)/papermill nbs/transfer.ipynb results/transfer.ipynb -p data_dir '$(DATA)' </dev/null
 
+calibration: setup
+	@mkdir -p results
+	$(BIN)/papermill nbs/calibration.ipynb results/calibration.ipynb $(if $(DATA),-p data_dir '$(DATA)') $(P) </dev/null
+
 grid: setup
 	$(BIN)/diffhpe_grid grids/paper.yaml $(if $(DATA),-p data_dir '$(DATA)') $(P) </dev/null
 
@@ -99,10 +104,8 @@ benchmark: setup
 docs-check: setup
 	$(BIN)/python tests/docs_check.py </dev/null
 
-# nbdev_docs without Quarto would try to install it with sudo, so look first
 docs: setup
-	@command -v quarto >/dev/null || { echo 'Quarto is not installed: see https://quarto.org/docs/get-started' >&2; exit 1; }
-	PATH="$(abspath $(BIN)):$$PATH" nbdev_docs </dev/null
+	PATH="$(abspath $(BIN)):$$PATH" GIT_URL="$(GIT_URL)" python tests/docs_preview.py </dev/null
 
 setup: $(VENV)/.stamp
 # torch first and alone: its index is for torch only, and where it cannot be reached pip goes on after a second

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from fastcore.script import call_parse, store_true
 
-import diffhpe.viewer # registers .html among the writers
 from .export import WRITERS, LiftedMotion, write
 from .keypoint_files import DetectedClip, people, read_keypoint_file
 from .layouts import find_layout
 from .lifter import TRAINED_FPS, Lifter
 from .trajectory import Intrinsics
+from .viewer import write_viewer
 
 # %% ../nbs/70_command.ipynb #69fe8502
 def example_clip()->Path: # diffhpe/data/example.json
@@ -60,6 +60,7 @@ def whom(
     if not chosen: raise ValueError(f"{path}: there is nobody with the id {person}; there {'are' if len(ids) > 1 else 'is'} {', '.join(map(str, ids[:20]))}{' and others' if len(ids) > 20 else ''}, and 'all' is allowed")
     return chosen
 
+# %% ../nbs/70_command.ipynb #ca1228d4
 def lift_file(
     path:str|Path,               # of a keypoint file, or OpenPose's folder
     lifter:Lifter|None=None,     # None: with the weights of the package
@@ -114,7 +115,7 @@ def check_outputs(
     given:str|Path,   # the file that is read
 )->list:              # of paths
     "The files to write, all of which can be written."
-    kinds = dict(bvh=(".bvh",), view=(".html", ".htm"), csv=(".csv",), film=(".mp4", ".gif"))
+    kinds = dict(bvh=(".bvh",), view=tuple(s for s, writer in WRITERS.items() if writer is write_viewer), csv=(".csv",), film=(".mp4", ".gif"))
     for option, path in outputs:
         allowed = kinds.get(option, tuple(WRITERS))
         if Path(path).suffix.lower() not in allowed: raise ValueError(f"--{option} is {path}; a path that ends in {', '.join(allowed)} is allowed")

@@ -199,7 +199,7 @@ def find_swaps(
 
 # %% ../nbs/06_detector.ipynb #622029e9
 def geary_kurtosis(
-    x:np.ndarray, # errors, of mean zero
+    x:np.ndarray, # (...) errors, of mean zero
 )->float:         # between 3 and 100
     "The kurtosis at which the model has the errors' ratio of second to squared first absolute moment."
     ratio = 2/math.pi*np.mean(x**2)/max(np.mean(np.abs(x))**2, 1e-30)

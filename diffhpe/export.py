@@ -181,7 +181,7 @@ def write_lifted_json(
 
 # %% ../nbs/64_export.ipynb #1dd3dc12
 def bone_lengths(
-    poses:np.ndarray, # (F, 17, 3)
+    poses:np.ndarray, # (F, 17, 3) any unit
 )->np.ndarray:        # (17,) of the bone that ends in each joint, 0 at the Hip; the poses' unit
     "The median length of each bone."
     ends, starts = zip(*((j, p) for p, j in H36M_17.segments))
@@ -191,7 +191,7 @@ def bone_lengths(
 
 # %% ../nbs/64_export.ipynb #0301fba0
 def constant_bones(
-    poses:np.ndarray,   # (F, 17, 3)
+    poses:np.ndarray,   # (F, 17, 3) any unit
     lengths:np.ndarray, # (17,) as of `bone_lengths`
 )->np.ndarray:          # (F, 17, 3) float64, Hip where it was
     "The same directions of bones, with one length for each."
@@ -255,7 +255,7 @@ REST = np.array([(0, 0, 0), *[(-1, 0, 0), (0, -1, 0), (0, -1, 0)], *[(1, 0, 0), 
 
 # %% ../nbs/64_export.ipynb #a6549141
 def bvh_rotations(
-    poses:np.ndarray, # (F, 17, 3) y up
+    poses:np.ndarray, # (F, 17, 3) any unit, y up
 )->np.ndarray:        # (F, N, 3, 3) rotation of each joint of `bvh_nodes` relative to its parent
     "Rotations that aim every bone."
     bones = np.zeros(poses.shape)

@@ -62,7 +62,7 @@ class GCNDenoiser(nn.Module):
         self.output1, self.output2 = pointwise(channels, channels), pointwise(channels, 3, zero=True)
 
     def forward(self,
-        pose:Tensor,      # (B, L, J, P) noisy pose, or its embedding
+        pose:Tensor,      # (B, L, J, P) noisy pose in metres, or its embedding
         condition:Tensor, # (B, L, J, K) keypoints, or features
         t:Tensor,         # (B,) or (1,) int64, 0..T-1
     )->Tensor:            # (B, L, J, 3) predicted noise

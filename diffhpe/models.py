@@ -228,7 +228,7 @@ def model_name(
 class MissingHead(nn.Module):
     "In place of the linear map that a released Wrapper does not hold."
     def forward(self,
-        x:Tensor, # features
+        x:Tensor, # (B, L, J, C) features
     ):
         "Say what is missing."
         raise ValueError("this backbone comes from a released DiffHPE-Wrapper, which holds no regression head: its features can be had, its pose cannot")

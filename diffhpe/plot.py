@@ -155,7 +155,7 @@ def floor_under(
 def draw_floor(
     ax:Axes,                    # where
     corners:np.ndarray,         # (4, 3) metres, camera frame, as `floor_under` gives them
-    pose:np.ndarray|None=None,  # (J, 3) whose shadow falls on it
+    pose:np.ndarray|None=None,  # (J, 3) metres, camera frame; its shadow falls on the grid
     skeleton:Skeleton=H36M_17,  # its segments
     n_cells:int=4,              # of the grid, along a side
     **view,                     # azimuth, elevation of `turn_view`

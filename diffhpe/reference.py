@@ -133,7 +133,7 @@ class ReferenceDenoiser(nn.Module):
         self.train(denoiser.training)
 
     def forward(self,
-        pose:Tensor,      # (B, L, J, P) noisy pose, or its embedding
+        pose:Tensor,      # (B, L, J, P) noisy pose in metres, or its embedding
         condition:Tensor, # (B, L, J, K)
         t:Tensor,         # (B,) int64
     )->Tensor:            # (B, L, J, 3)

@@ -34,7 +34,7 @@ def standard_normal(
 
 # %% ../nbs/22_samplers.ipynb #645f4700
 def noise_of_step(
-    x:Tensor,                                    # what the noise will be added to
+    x:Tensor,                                    # (...) what the noise will be added to
     t:int,                                       # step, 0..T-1
     generator:Generators=None,                   # as of `standard_normal`
     step_noise:Tensor|Sequence[Tensor]|None=None,  # step_noise[t] like x; nothing is drawn then
@@ -60,7 +60,7 @@ class LazyNoise(Sequence):
 @torch.no_grad()
 def sample_ddpm(
     denoise:Callable[[Tensor, int], Tensor],  # (x_t, t) to predicted noise, like x_t
-    x_T:Tensor,                               # where to start, standard normal
+    x_T:Tensor,                               # (...) where to start, standard normal
     schedule:Schedule,                        # of T steps
     n_steps:int|None=None,                    # None or T
     generator:Generators=None,                # of the steps' noise, as of `standard_normal`
@@ -90,7 +90,7 @@ def ddim_steps(
 @torch.no_grad()
 def sample_ddim(
     denoise:Callable[[Tensor, int], Tensor],  # (x_t, t) to predicted noise, like x_t
-    x_T:Tensor,                               # where to start, standard normal
+    x_T:Tensor,                               # (...) where to start, standard normal
     schedule:Schedule,                        # of T steps
     n_steps:int|None=None,                    # 1..T; None is T
     eta:float=0.0,                            # 0: nothing random after x_T; 1: as random as DDPM
@@ -132,7 +132,7 @@ def logsnr_steps(
 @torch.no_grad()
 def sample_dpmpp_2m(
     denoise:Callable[[Tensor, int], Tensor],  # (x_t, t) to predicted noise, like x_t
-    x_T:Tensor,                               # where to start, standard normal
+    x_T:Tensor,                               # (...) where to start, standard normal
     schedule:Schedule,                        # of T steps
     n_steps:int|None=None,                    # 1..T; None is T
     generator:Generators=None,                # not used: nothing is random after x_T
@@ -166,7 +166,7 @@ def first_useful_step(
 @torch.no_grad()
 def sample_fast(
     denoise:Callable[[Tensor, int], Tensor],  # (x_t, t) to predicted noise, like x_t
-    x_T:Tensor,                               # standard normal
+    x_T:Tensor,                               # (...) where to start, standard normal
     schedule:Schedule,                        # of T steps
     n_steps:int|None=None,                    # 1..`first_useful_step` + 1; None is 5
     generator:Generators=None,                # of the steps' noise, as of `standard_normal`

@@ -132,7 +132,7 @@ def matrix_of(
     return np.array([[np.mean(v) if (v := value(a, b)) else np.nan for b in PATTERNS] for a in PATTERNS])
 
 def wins(
-    ours:np.ndarray,   # errors, NaN where unknown
+    ours:np.ndarray,   # (...) errors, NaN where unknown
     theirs:np.ndarray, # of the same shape
     where=True,        # which cells count
 )->tuple[int, int]:    # won, known

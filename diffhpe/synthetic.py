@@ -143,7 +143,7 @@ def segment_rotations(
 
 # %% ../nbs/11_synthetic.ipynb #839cbe8d
 def ease(
-    u:np.ndarray, # time, 0 at the start of a movement and 1 at its end
+    u:np.ndarray, # (...) time, 0 at the start of a movement and 1 at its end
 )->np.ndarray:    # of the way, 0 before and 1 after
     "A movement from 0 to 1 that starts and ends at rest, with the least jerk."
     u = np.clip(u, 0, 1)

@@ -117,7 +117,7 @@ def lift_stream(
 
 # %% ../nbs/66_windows.ipynb #06f10695
 def border_ratio(
-    poses:np.ndarray,   # (F, J, 3)
+    poses:np.ndarray,   # (F, J, 3) any unit
     starts:np.ndarray,  # (W,) first frame of each window
     length:int=27,      # L
     within:int=2,       # frames of a border

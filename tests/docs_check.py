@@ -1,25 +1,30 @@
-"The input of the docs site: process every notebook as nbdev does, render each to HTML, and refuse errors."
-import sys, warnings
-from pathlib import Path
+"The docs site: every notebook becomes a page, none shows an error, no link between pages, to a place in a page or to a file is broken. `make docs-check` runs it."
+import re, sys
 
-import nbformat
-from nbconvert import HTMLExporter
-from nbdev.serve import proc_nbs
+from docs_preview import ROOT, preview
+
+def errors(name, nb):
+    "Outputs of a page that are errors."
+    for o in (o for c in nb.cells for o in c.get("outputs", []) if o.output_type == "error"): yield f"{name} shows an error: {o.ename}: {o.evalue}"
+
+def broken(name, html, places, out):
+    "Links and images of a page that lead nowhere; `places` has the ids of each page."
+    for url in sorted(set(re.findall(r'<(?:a|img)\b[^>]*?\s(?:href|src)="([^"]*)"', html))):
+        file, _, place = url.partition("#")
+        if re.match(r"[a-z]+:", url): continue
+        if file and file not in places:
+            if not (out / file).resolve().exists(): yield f"{name} links to {url}, but there is no {file}"
+        elif place and place not in places[file or name]: yield f"{name} links to {url}, but {file or 'the page'} has no place #{place}"
 
 def main():
-    warnings.filterwarnings("ignore", "Found cells containing imports")
-    try: proc = proc_nbs(force=True, n_workers=0)
-    # the docs run exported cells and every cell with an import, no others: such a cell must not need what a lesson cell made
+    out = ROOT / "_html"
+    try: pages = preview(out)
     except Exception as e: sys.exit(f"docs: {e}")
-    out = Path("_html"); out.mkdir(exist_ok=True)
-    pages = sorted(Path(proc).rglob("*.ipynb"))
-    if not pages: sys.exit("docs: no notebook was processed")
-    for p in pages:
-        nb = nbformat.read(p, 4)
-        for o in (o for c in nb.cells for o in c.get("outputs", []) if o.output_type == "error"):
-            sys.exit(f"docs: {p.name} shows an error: {o.ename}: {o.evalue}")
-        html, _ = HTMLExporter().from_notebook_node(nb)
-        (out / p.with_suffix(".html").name).write_text(html, encoding="utf-8")
-    print(f"docs: {len(pages)} pages processed without errors")
+    places = {file: set(re.findall(r'\sid="([^"]+)"', html)) for _, file, html in pages.values()}
+    faults = [f"{p.name} has no page" for p in sorted((ROOT / "nbs").glob("[!._]*.ipynb")) if p.name not in pages]
+    faults += [f"several notebooks become {file}" for file in places if sum(file == f for _, f, _ in pages.values()) > 1]
+    for name, (nb, file, html) in pages.items(): faults += [*errors(name, nb), *broken(file, html, places, out)]
+    if faults: sys.exit("\n".join(f"docs: {s}" for s in faults))
+    print(f"docs: {len(pages)} pages, no errors, no broken links")
 
 if __name__ == "__main__": main()

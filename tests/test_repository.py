@@ -4,10 +4,11 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-import nbformat, papermill, pytest
+import nbformat, papermill, pytest, yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from docs_preview import notebooks, sidebar
 from make_readme import readme
 
 ROOT = Path(__file__).parents[1]
@@ -127,6 +128,47 @@ def j(x): # (J, 3)
 def test_public_names_are_documented(module):
     report(list(undocumented(module.read_text(encoding="utf-8"))))
 
+AXIS = r"(?:\.\.\.|[\w'.*/×+-][\w'.*/×+ -]*)"
+SHAPE = rf"\((?:\.\.\.|{AXIS},(?: {AXIS},)*(?: {AXIS})?)?\)"
+UNIT = r"\b(m|mm|px|metres|millimetres|normalised|units?|axes|coordinates)\b"
+
+def shapeless(source):
+    "Parameters that are arrays or tensors and whose comment names no shape; poses and keypoints whose comment names no unit."
+    comments = {t.start[0]: t.string for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
+    for name, node in public(ast.parse(source)):
+        if isinstance(node, ast.ClassDef): continue
+        a = node.args
+        for arg in [*a.posonlyargs, *a.args, *a.kwonlyargs]:
+            kind = ast.unparse(arg.annotation) if arg.annotation else ""
+            if not re.search(r"\b(ndarray|Tensor)\b", kind) or re.search("Mapping|dict|Callable", kind): continue
+            # the comment of undocumented(): on the line where the parameter, or its default, ends
+            comment = next((comments[n] for n in range(arg.lineno, node.body[0].lineno) if n in comments), "")
+            if re.search(r"\b(like \w|shape|not used)", comment): continue
+            if not re.search(SHAPE, comment): yield f"{name}({arg.arg}): no shape such as (..., J, 3) in its comment {comment}"
+            elif arg.arg in ("pose", "poses", "keypoints") and not re.search(UNIT, comment): yield f"{name}({arg.arg}): no unit such as metres or px in its comment {comment}"
+
+def test_missing_shapes_and_units_are_seen():
+    source = """
+def f(
+    x:Tensor, # (..., L, J), any unit
+    y:np.ndarray=None, # like x
+    z:Tensor=(1,
+        2), # noise
+    poses:np.ndarray|None=None, # (F, 17, 3)
+    keypoints:Tensor=0, # (B, L, J, 2), normalised screen coordinates
+    w:Mapping[str, Tensor]=0, # by name
+    pose=0, # the first (really)
+    u:Tensor=0, # ()
+    v:Tensor=0, # (...) or (B, 2J, 1 or 3)
+    t:Tensor=0, # a (very) good one
+): "F."
+"""
+    assert [s.split(":")[0] for s in shapeless(source)] == ["f(z)", "f(poses)", "f(t)"]
+
+@pytest.mark.parametrize("module", MODULES, **by_name)
+def test_arrays_have_shapes(module):
+    report(list(shapeless(module.read_text(encoding="utf-8"))))
+
 def test_nothing_leaks_from_a_notebook():
     "Undefined names, unused imports (what only the notebook knows or uses), and docstrings with a backslash that lack their r."
     r = subprocess.run([sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F,W605", "--output-format", "concise", "diffhpe"],
@@ -197,11 +239,35 @@ def test_nothing_is_unpickled():
 def test_readme_is_made_from_the_index():
     assert (ROOT / "README.md").read_text(encoding="utf-8") == readme(), "run make readme"
 
+def places(page):
+    "The anchors of a Markdown file's headings, by GitHub's rule."
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", (ROOT / page).read_text(encoding="utf-8"))
-    broken = [link for link in links if not (ROOT / link).exists()]
+    "Links of the pages that GitHub shows; those of the docs site are checked by tests/docs_check.py."
+    links = re.findall(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]*))?\)", (ROOT / page).read_text(encoding="utf-8"))
+    broken = [link for link, _ in links if not (ROOT / link).exists()]
+    broken += [f"{link}#{place}" for link, place in links if place and (link or page).endswith(".md") and (ROOT / (link or page)).exists() and place not in places(link or page)]
     report([f"{page} links to {link}, which is not there" for link in broken])
+
+def test_every_notebook_is_in_the_sidebar():
+    listed, there = list(notebooks(sidebar())), {p.name for p in NOTEBOOKS if p.name[0] not in "._"}
+    report([f"nbs/{n} is not in nbs/sidebar.yml, the navigation of the docs site: add it to its section there" for n in sorted(there - set(listed))]
+         + [f"nbs/sidebar.yml lists {n}, which is not in nbs/: take it out" for n in listed if n not in there]
+         + [f"nbs/sidebar.yml lists {n} more than once" for n in sorted({n for n in listed if listed.count(n) > 1})])
+
+@pytest.mark.parametrize("workflow", sorted((ROOT / ".github/workflows").glob("*.yml")), **by_name)
+def test_workflow_runs_targets_that_exist(workflow):
+    jobs = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]
+    targets = re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    for step in [s for job in jobs.values() for s in job["steps"]]:
+        if "uses" in step: assert re.fullmatch(r"[\w-]+/[\w/-]+@v\d+", step["uses"]), f"{step['uses']}: no version such as @v4"
+        else:
+            make = re.fullmatch(r'make ([\w-]+)( \w+=("[^"]*"|\S+))*', step["run"])
+            assert make, f"not a call of make with one target: {step['run']}"
+            assert make[1] in targets, f"the Makefile has no target {make[1]}"
 
 def requirements(key):
     return [Requirement(r) for r in re.search(rf"^{key} = (.*)$", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.M)[1].split()]
