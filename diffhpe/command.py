@@ -144,6 +144,7 @@ def lift_command(
     sampler:str="fast",    # or ddpm, the paper's, ten times as slow; ddim, dpmpp_2m
     aggregate:str="mean",  # of the hypotheses: mean, medoid, geometric_median, jpma
     coherent:store_true=False, # bones keep one length, the same on both sides
+    fill:float=.5,         # seconds: a joint that is away for so long or less is taken from a line through its gap
     threshold:float=.3,    # joints with this confidence or less are hidden
     mirrored:store_true=False, # the pictures are mirror images
     weights:str=None,      # folder of a trained model, or user/model of the Hugging Face Hub; the package's by default
@@ -155,7 +156,7 @@ def lift_command(
         given = Path(keypoints)
         outputs = [(option, path) for option, path in dict(out=out, bvh=bvh, view=view, csv=csv, film=film).items() if path]
         paths, shape = check_outputs(outputs or [("out", f"{given.stem}.npz")], given), picture_size(size)
-        options = dict(hypotheses=hypotheses, sampler=sampler, aggregate=aggregate, coherent=coherent, threshold=threshold, mirrored=mirrored, seed=seed, field_of_view=fov, progress_bar=sys.stderr.isatty())
+        options = dict(hypotheses=hypotheses, sampler=sampler, aggregate=aggregate, coherent=coherent, threshold=threshold, fill=fill, mirrored=mirrored, seed=seed, field_of_view=fov, progress_bar=sys.stderr.isatty())
         if focal is not None:
             if shape is None: raise ValueError("--focal needs --size, whose middle is the principal point")
             options["intrinsics"] = Intrinsics((focal, focal), (shape[0]/2, shape[1]/2), shape)
