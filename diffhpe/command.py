@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.script import call_parse, store_true
 
-from .export import WRITERS, LiftedMotion, write
+from .export import WRITERS, write
 from .keypoint_files import DetectedClip, people, read_keypoint_file
 from .layouts import find_layout
 from .lifter import TRAINED_FPS, Lifter
