@@ -8,6 +8,7 @@ __all__ = ['Clip', 'training_windows', 'evaluation_windows', 'WindowSet']
 # %% ../nbs/10_clips.ipynb #8fdebd2b
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -86,6 +87,8 @@ class WindowSet:
         self.offsets = np.concatenate([[0], self.lengths.cumsum()[:-1]])
         self.keypoints = np.concatenate([c.keypoints for c in self.clips])
         self.poses = np.concatenate([c.poses for c in self.clips])
+        self.windows = evaluation_windows(self.lengths, n_frames)
+        self.of_epoch = lru_cache(1)(partial(training_windows, self.lengths, n_frames, seed))
 
     def gather(self,
         windows:np.ndarray,      # (B, 2) rows (clip, start)
@@ -105,7 +108,7 @@ def training_batch(self:WindowSet,
     batch_size:int,          # windows in a batch
 )->tuple:                    # keypoints (B,L,J,2), poses (B,L,J,3)
     "Batch `i` of an epoch: always the same for the same seed, epoch, number and size."
-    windows = training_windows(self.lengths, self.n_frames, self.seed, epoch)
+    windows = self.of_epoch(epoch)
     rows = np.arange(i*batch_size, min((i + 1)*batch_size, len(windows)))
     return self.gather(windows[rows], np.stack([np.full_like(rows, epoch), rows], axis=1))[:2]
 
@@ -130,5 +133,5 @@ def evaluation_batch(self:WindowSet,
     index:np.ndarray,        # (B,) numbers of evaluation windows
 )->tuple:                    # keypoints (B,L,J,2), poses (B,L,J,3), masks (B,L,J), clips (B,)
     "Evaluation windows by their numbers, with the masks that belong to those numbers."
-    windows = evaluation_windows(self.lengths, self.n_frames)[index]
+    windows = self.windows[index]
     return *self.gather(windows, index), windows[:, 0]

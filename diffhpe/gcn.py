@@ -61,16 +61,23 @@ class GCNDenoiser(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(channels, n_frames, adjacency, dropout) for _ in range(n_blocks))
         self.output1, self.output2 = pointwise(channels, channels), pointwise(channels, 3, zero=True)
 
+    def features(self,
+        pose:Tensor,      # (B, L, J, P) noisy pose in metres, or its embedding
+        condition:Tensor, # (B, L, J, K) keypoints, or features
+        t:Tensor,         # (B,) or (1,) int64, 0..T-1
+    )->Tensor:            # (B, L, J, C)
+        "What the last layer reads its prediction from."
+        x = torch.cat([pose, condition], dim=-1).permute(2, 1, 0, 3).contiguous()
+        x, embedding, total = F.relu(self.input(x)), self.embedding(t), 0
+        for block in self.blocks:
+            x, skip = block(x, embedding)
+            total = total + skip
+        return F.relu(self.output1(total*len(self.blocks)**-.5)).permute(2, 1, 0, 3)
+
     def forward(self,
         pose:Tensor,      # (B, L, J, P) noisy pose in metres, or its embedding
         condition:Tensor, # (B, L, J, K) keypoints, or features
         t:Tensor,         # (B,) or (1,) int64, 0..T-1
     )->Tensor:            # (B, L, J, 3) predicted noise
         "Predict the noise in the pose."
-        x = torch.cat([pose, condition], dim=-1).permute(2, 1, 0, 3).contiguous()
-        x, embedding, total = F.relu(self.input(x)), self.embedding(t), 0
-        for block in self.blocks:
-            x, skip = block(x, embedding)
-            total = total + skip
-        x = F.relu(self.output1(total*len(self.blocks)**-.5))
-        return self.output2(x).permute(2, 1, 0, 3)
+        return self.output2(self.features(pose, condition, t))

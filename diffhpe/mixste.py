@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .inputs import KeypointInput, LinearStart
 from .skeleton import mirror_pose
 
 # %% ../nbs/34_mixste.ipynb #a9a0a559
@@ -91,6 +92,8 @@ def swap_tokens(
 # %% ../nbs/34_mixste.ipynb #a9947345
 class MixSTE(nn.Module):
     "Mixed spatio-temporal encoder: 2D keypoints of a clip to features and 3D poses (Zhang et al. 2022)."
+    beyond_start = .1 # metres for a unit of the output, where it is added to a linear start
+
     def __init__(self, *,
         n_joints:int=17,      # J
         n_frames:int=27,      # L, frames of every clip
@@ -99,13 +102,18 @@ class MixSTE(nn.Module):
         n_heads:int=8,        # must divide C
         mlp_ratio:float=2.0,  # hidden features of the MLPs, as a multiple of C
         drop_path:float=0.1,  # rate at the last depth, in training
+        linear_start:bool=False, # the output is added to a `LinearStart`
+        **options,            # of `KeypointInput`
     ):
         super().__init__()
         self.config = dict(n_joints=n_joints, n_frames=n_frames, channels=channels, depth=depth, n_heads=n_heads, mlp_ratio=mlp_ratio, drop_path=drop_path)
         for k, v in self.config.items():
             if v <= 0 and k != "drop_path": raise ValueError(f"{k} is {v}; a MixSTE needs it to be positive")
+        self.config |= {k: True for k, v in dict(linear_start=linear_start, **options).items() if v}
+        self.input = KeypointInput(**options)
+        self.start = LinearStart(self.input.channels, n_joints) if linear_start else None
         rates = [DropPath(drop_path).p*i/max(depth - 1, 1) for i in range(depth)]
-        self.embed = nn.Linear(2, channels)
+        self.embed = nn.Linear(self.input.channels, channels)
         self.spatial_position, self.temporal_position = (nn.Parameter(torch.zeros(1, n, channels)) for n in (n_joints, n_frames))
         self.spatial_blocks, self.temporal_blocks = (nn.ModuleList(AttentionBlock(channels, n_heads, mlp_ratio, p) for p in rates) for _ in range(2))
         self.spatial_norm, self.temporal_norm = (nn.LayerNorm(channels, eps=1e-6) for _ in range(2))
@@ -117,7 +125,7 @@ class MixSTE(nn.Module):
         "What the head reads a pose from: the tokens after the head's layer norm."
         (B, *clip), L, J = keypoints.shape or [0], self.config["n_frames"], self.config["n_joints"]
         if clip != [L, J, 2] or not B: raise ValueError(f"keypoints have shape {tuple(keypoints.shape)}; this MixSTE needs (B, {L} frames, {J} joints, 2), with B >= 1")
-        x = (self.embed(keypoints) + self.spatial_position).flatten(0, 1)     # (B*L, J, C)
+        x = (self.embed(self.input(keypoints)) + self.spatial_position).flatten(0, 1) # (B*L, J, C)
         for i, (spatial, temporal) in enumerate(zip(self.spatial_blocks, self.temporal_blocks)):
             x = swap_tokens(self.spatial_norm(spatial(x)), B)                 # (B*J, L, C)
             if i == 0: x = x + self.temporal_position
@@ -128,7 +136,8 @@ class MixSTE(nn.Module):
         keypoints:Tensor, # (B, L, J, 2) normalised screen coordinates
     )->Tensor:            # (B, L, J, 3) metres, camera frame, root-relative
         "The pose of every frame."
-        return self.head(self.features(keypoints))
+        pose = self.head(self.features(keypoints))
+        return pose if self.start is None else self.start(self.input(keypoints)) + pose*self.beyond_start
 
 # %% ../nbs/34_mixste.ipynb #3187fb73
 MIXSTE_JOINT_WEIGHTS = (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4)
