@@ -14,21 +14,23 @@ from torch import nn
 
 from .clips import WindowSet
 from .metrics import clip_metrics
-from .mixste import MixSTE, flip_average
+from .inputs import bridge
+from .mixste import flip_average
+from .models import DiffHPE
 from .training import generator_of, phase_bar
 
 # %% ../nbs/52_evaluation.ipynb #cf7265b5
 def lifter_of(
-    model:nn.Module,      # a `MixSTE` or a `DiffHPE`
+    model:nn.Module,      # of `MODEL_NAMES`
     hypotheses:int=5,     # H of a DiffHPE
     sampler:str="ddpm",   # of a DiffHPE
     n_steps:int|None=None, # of its sampler
-    flip:bool=False,      # of a MixSTE: the mean with what it predicts in the mirror, as its recipe tests it
+    flip:bool=False,      # of a regression: the mean with what it predicts in the mirror, as its recipe tests it
 )->Callable:              # (keypoints (B,L,J,2), generator) → poses (B,L,J,3)
     "A model as a function from keypoints to poses."
     @torch.no_grad()
     def lift(keypoints, generator):
-        if isinstance(model, MixSTE): return flip_average(model.eval(), keypoints) if flip else model.eval()(keypoints)
+        if not isinstance(model, DiffHPE): return flip_average(model.eval(), keypoints) if flip else model.eval()(keypoints)
         return model.lift(keypoints, hypotheses, sampler=sampler, n_steps=n_steps, generator=generator)
     return lift
 
@@ -82,16 +84,18 @@ def ridge_lifter(
     train:WindowSet,     # the training set, with its occlusion
     penalty:float=1e-3,  # λ, relative to the number of frames
     max_windows:int=4000, # evenly spaced ones to fit on
+    bridged:bool=False,  # hidden keypoints are first put on lines through their gaps, when it is fitted and when it lifts
 )->Callable:             # (keypoints, generator) → poses
     "Predict each frame's pose linearly from its keypoints; fitted in closed form."
+    seen = lambda k: bridge(k, (k == 0).all(-1)) if bridged else k
     index = train.evaluation_index(max_windows)
     keypoints, poses, *_ = train.evaluation_batch(index)
-    x, y = keypoints.flatten(0, 1).flatten(1).double(), poses.flatten(0, 1).flatten(1).double()
+    x, y = seen(keypoints).flatten(0, 1).flatten(1).double(), poses.flatten(0, 1).flatten(1).double()
     x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
     eye = torch.eye(x.shape[1], dtype=x.dtype); eye[-1, -1] = 0                    # the offset is not shrunk
     w = torch.linalg.solve(x.T@x + penalty*len(x)*eye, x.T@y).float()
     def lift(keypoints, generator=None):
-        flat = keypoints.flatten(2)
+        flat = seen(keypoints).flatten(2)
         return (flat@w[:-1].to(flat) + w[-1].to(flat)).unflatten(-1, (-1, 3))
     return lift
 

@@ -73,7 +73,7 @@ def training_keys(
     def chain(label):
         t = plan[label]
         return [t.model, t.occlusion, *(chain(n) if n else [None] for n in (t.backbone, t.start))]
-    measured = ("occ", "model", "backbone_occ", "test_occ", "hypotheses", "sampler", "n_steps", "device", "minutes", "results_dir", "data_dir", "resume", "curriculum")
+    measured = ("occ", "model", "backbone_occ", "test_occ", "hypotheses", "sampler", "n_steps", "device", "minutes", "results_dir", "data_dir", "resume", "curriculum", "backbone")
     rest = {k: v for k, v in asdict(experiment).items() if k not in measured}
     return {json.dumps([rest, chain(label)], sort_keys=True) for label in plan}
 

@@ -27,7 +27,7 @@ from .config import MODELS, Experiment
 from .datasets import MotionDataset, selection_split
 from .experiments import run_training, trainings
 from .models import write_atomically
-from .results import NOT_IDENTITY, environment, run_folder, write_json, write_rows
+from .results import environment, identity_of, run_folder, write_json, write_rows
 from .training import FitResult, seed_of
 
 # %% ../nbs/56_tuning.ipynb #c07c6142
@@ -277,7 +277,7 @@ def search(
     check_search(experiment, model, n_trials)
     data, ranges = replace(data, test=data.train), read_ranges(**ranges)
     sides = selection_split(data)
-    identity = {k: v for k, v in asdict(replace(experiment, model=model)).items() if v and k not in NOT_IDENTITY}
+    identity = identity_of(replace(experiment, model=model))
     study = open_study(folder, dict(experiment=identity, ranges=ranges, data=data.checksum, keypoints=data.description))
     given, done = (data, *sides, trainings_folder or Path(folder).absolute().parents[1]/"trainings", device), {}
     for training in trainings(replace(experiment, model=model)):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .mixste import MixSTE
+from .models import DiffHPE
 from .samplers import LazyNoise
 from .training import phase_bar, seed_of
 
@@ -74,7 +74,7 @@ def lift_windows(
     n_steps:int|None=None, # of the sampler
 )->Tensor:              # (W, H, L, J, 3) metres; H = 1 for a `MixSTE`
     "Lift windows of one clip, with the noise of their frames."
-    if isinstance(model, MixSTE): return model.eval()(keypoints)[:, None]
+    if not isinstance(model, DiffHPE): return model.eval()(keypoints)[:, None]
     L, T, device = keypoints.shape[1], model.n_steps, keypoints.device
     first, last = starts.min(), starts.max() + L
     @lru_cache(None)
@@ -100,7 +100,7 @@ def lift_stream(
     "Lift a clip of any length, window by window."
     L, F = model.config["n_frames"], len(keypoints)
     overlap = L//3 if overlap is None else overlap
-    starts, noise = window_starts(F, L, overlap), FrameNoise(1 if isinstance(model, MixSTE) else hypotheses, keypoints.shape[1], seed)
+    starts, noise = window_starts(F, L, overlap), FrameNoise(hypotheses if isinstance(model, DiffHPE) else 1, keypoints.shape[1], seed)
     padded = np.concatenate([keypoints, np.repeat(keypoints[-1:], max(L - F, 0), axis=0)]) # less than a window: the last frame stands still
     weight, held, first = fade(L, overlap)[:, None, None], np.zeros((noise.shape[0], 0, keypoints.shape[1], 4)), 0 # sum of poses and of weights, from frame `first` on
     for i in phase_bar(range(0, len(starts), batch), desc="lift", unit="batch", disable=not progress_bar):
