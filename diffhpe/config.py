@@ -101,13 +101,13 @@ _short = _with_controls(*(FitConfig(lr, 64, 1, 0., schedule="cosine", validate_e
 _scratch = _with_controls(*(FitConfig(lr, batch, epochs, 0., schedule="cosine", validate_every=every, mpjpe_every=20) for lr, batch, epochs, every in
                             zip((1e-3, 4e-3, 4e-3), (16, 32, 32), (32, 45, 14), (2, 5, 2))))
 _small = _with_controls(FitConfig(1e-3, 32, 24, .1, .05, "adamw", "cosine", validate_every=2, mpjpe_every=2),
-                        *(FitConfig(2e-3, 32, epochs, .05, 1e-6, schedule="cosine", validate_every=4, mpjpe_every=4) for epochs in (24, 12)))
+                        *(FitConfig(2e-3, 32, epochs, .05, schedule="cosine", validate_every=2, mpjpe_every=4) for epochs in (24, 12)))
 _paper = _with_controls(FitConfig(4e-5, 37, 500, .1, .1, "adamw", "exponential"), FitConfig(8.083e-4, 200, 1000, .032), FitConfig(2.701e-4, 200, 1000, .2704))
 
 PRESETS = {p.name: p for p in (
     Preset("smoke", dict(channels=8, depth=1, n_heads=2), dict(channels=8, n_blocks=1), _smoke, _smoke, max_clips=4, max_windows=8, validation_windows=4),
     Preset("demo", dict(channels=32, depth=3, n_heads=4), dict(channels=32, n_blocks=4), _short, _scratch, max_windows=120, validation_windows=40),
-    Preset("small", dict(channels=64, depth=3, n_heads=8), dict(channels=64, n_blocks=4), _small, _small, max_windows=600, validation_windows=200, recipe="improved"),
+    Preset("small", dict(channels=64, depth=3, n_heads=8), dict(channels=64, n_blocks=4), _small, _small, max_windows=400, validation_windows=200, recipe="improved"),
     Preset("paper", dict(channels=64, depth=8, n_heads=8), dict(channels=64, n_blocks=16), _paper, _paper, validation_windows=400))}
 
 # %% ../nbs/50_config.ipynb #be0fdf3b
