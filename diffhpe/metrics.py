@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['as_poses', 'pair_poses', 'joint_errors', 'mpjpe', 'mpjpe_per_joint', 'mpjpe_per_axis', 'root_align',
            'procrustes_align', 'p_mpjpe', 'n_mpjpe', 'mpjve', 'segment_lengths', 'symmetry_gap', 'segment_std',
-           'clip_metrics']
+           'clip_metrics', 'energy_score']
 
 # %% ../nbs/02_metrics.ipynb #7a3735ab
 import numpy as np
@@ -199,3 +199,18 @@ def clip_metrics(
         mpjpe_unaligned=joint_errors(predicted, target).mean((1, 2)),
     )
     return {name: x.detach().cpu().numpy() for name, x in figures.items()}
+
+# %% ../nbs/02_metrics.ipynb #5e0369df
+def energy_score(
+    hypotheses:Tensor, # (B, H, L, J, 3) any unit, root aligned
+    target:Tensor,     # (B, L, J, 3) same unit
+)->Tensor:             # (), same unit
+    "Energy score of each joint, averaged over all; lower is better."
+    check_pairs = hypotheses.ndim == 5 and hypotheses[:, 0].shape == target.shape
+    if not check_pairs: raise ValueError(f"hypotheses of shape {tuple(hypotheses.shape)} do not fit poses of shape {tuple(target.shape)}: "
+                                         "(clips, hypotheses, frames, joints, 3) and the same without hypotheses are needed")
+    near = (hypotheses - target[:, None]).norm(dim=-1).mean()
+    H = hypotheses.shape[1]
+    if H == 1: return near
+    apart = sum((hypotheses[:, h + 1:] - hypotheses[:, h:h + 1]).norm(dim=-1).sum(1).mean() for h in range(H - 1))
+    return near - apart/(H*(H - 1))
