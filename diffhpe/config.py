@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RECIPES', 'PAPER_MODELS', 'MODELS', 'WITH_BACKBONE', 'PRESETS', 'PER_MODEL', 'RULES', 'ROOT', 'FitConfig', 'Recipe',
            'wanted_models', 'Preset', 'check_value', 'per_model', 'check_channels', 'recipe_of', 'check_together',
-           'occlusion_names', 'Experiment', 'read_parameters', 'fit_config', 'model_arguments', 'find_folder',
-           'choose_device']
+           'occlusion_names', 'Question', 'Experiment', 'read_parameters', 'fit_config', 'model_arguments',
+           'find_folder', 'choose_device']
 
 # %% ../nbs/50_config.ipynb #21e960f7
 import math
@@ -210,8 +210,8 @@ def occlusion_names(
 
 # %% ../nbs/50_config.ipynb #dcf31b69
 @dataclass(frozen=True)
-class Experiment:
-    "The checked parameters of one experiment."
+class Question:
+    "What an experiment asks and where it runs: its first parameters."
     occ:str="consecutive"            # occlusion in training
     dataset:str="synthetic"          # "synthetic", or <name> of data_3d_<name>.npz
     data_dir:str|None=None           # folder of that file
@@ -238,6 +238,11 @@ class Experiment:
     curriculum:bool=False            # what is trained with occlusion continues, for a third of the epochs, from what was trained without
     channels:int|dict|None=None      # width of each model, or model → width; None: the preset's
     no_pose_layer:bool=False         # DiffHPE-Wrapper without w_θ, the linear layer on the noisy pose
+
+# %% ../nbs/50_config.ipynb #310feb04
+@dataclass(frozen=True)
+class Experiment(Question):
+    "The checked parameters of one experiment: those of `Question`, and how it is trained otherwise than in the paper."
     recipe:str|None=None             # of `RECIPES`; "mixste": MixSTE trained and tested by its own recipe; None: the preset's
     backbone:str|None=None           # what a Wrapper or a refiner wraps: "gcn", or "mixste"; None: "mixste"
     target:str|None=None             # what a diffusion model predicts: "noise", "x0" or "v"; None, here and below: the recipe's

@@ -272,13 +272,6 @@ class GraphLifter(nn.Module):
         check_keypoints(keypoints, self.n_frames)
         return self.conditioning.encode(keypoints)
 
-    def features(self,
-        keypoints:Tensor, # (B, L, J, 2), normalised screen coordinates
-    )->Tensor:            # (B, L, J, C)
-        "What the last layer reads the pose from."
-        condition = self.encode(keypoints)
-        return self.denoiser.features(condition[..., :0], condition, condition.new_zeros(1, dtype=torch.long))
-
     def forward(self,
         keypoints:Tensor, # (B, L, J, 2), normalised screen coordinates
     )->Tensor:            # (B, L, J, 3) metres, camera frame, root-relative
@@ -286,6 +279,15 @@ class GraphLifter(nn.Module):
         condition = self.encode(keypoints)
         output = self.denoiser(condition[..., :0], condition, condition.new_zeros(1, dtype=torch.long))/self.pose_scale
         return split_pose(condition) + output if self.residual else output
+
+# %% ../nbs/40_models.ipynb #1d253b22
+@patch
+def features(self:GraphLifter,
+    keypoints:Tensor, # (B, L, J, 2), normalised screen coordinates
+)->Tensor:            # (B, L, J, C)
+    "What the last layer reads the pose from."
+    condition = self.encode(keypoints)
+    return self.denoiser.features(condition[..., :0], condition, condition.new_zeros(1, dtype=torch.long))
 
 # %% ../nbs/40_models.ipynb #6a996083
 def write_atomically(

@@ -228,6 +228,14 @@ class Progress:
     history:list=field(default_factory=list) # a row for each validation
     schedule:dict=field(default_factory=dict) # its state
 
+    def count(self,
+        loss:float,    # of a step
+        seconds:float, # spent so far
+    )->None:
+        "One step more."
+        self.losses, self.seconds = [self.losses[0] + loss, self.losses[1] + 1], seconds
+        self.batch, self.step = self.batch + 1, self.step + 1
+
 # %% ../nbs/51_training.ipynb #a27418b6
 def save_state(
     path:str|Path,    # the file
@@ -401,10 +409,10 @@ def fit(
 )->FitResult:
     "Train a model, or go on training it, until its epochs are done or the minutes are over; under `torchrun`, together."
     folder, path, model = Path(folder), Path(folder)/"training.safetensors", model.to(device)
-    description = describe(model, train, config, seed, precision, notes)
+    description, settings = describe(model, train, config, seed, precision, notes), dict(seed=seed, device=device, max_windows=max_windows)
     optimiser, schedule, progress, average = begin_training(path, model, config, description, resume)
     how = dict(precision=precision, kind=config.loss, mirror=config.mirror, gradient_clip=config.gradient_clip)
-    n, stop = train.n_batches(config.batch_size), math.inf if minutes is None else time.time() + 60*minutes
+    n, stop = train.n_batches(config.batch_size), time.time() + 60*(math.inf if minutes is None else minutes)
     start, first = (saved := time.time()) - progress.seconds, world()[0] == 0
     def save():
         progress.seconds = time.time() - start
@@ -415,12 +423,10 @@ def fit(
             while progress.batch < n:
                 if minutes is not None and of_first(time.time() > stop): save(); return FitResult(best_model(folder, model), progress, False, folder)
                 if config.schedule == "cosine": set_learning_rate(optimiser, cosine_rate(config, progress.step, n*config.epochs))
-                batch = train.training_batch(progress.epoch, progress.batch, config.batch_size)
-                loss = train_step(model, optimiser, *(x.to(device) for x in batch), seed, progress.step, **how)
-                progress.losses, progress.seconds = [progress.losses[0] + loss, progress.losses[1] + 1], time.time() - start
-                progress.batch, progress.step = progress.batch + 1, progress.step + 1; bar.update()
+                batch = (x.to(device) for x in train.training_batch(progress.epoch, progress.batch, config.batch_size))
+                progress.count(train_step(model, optimiser, *batch, seed, progress.step, **how), time.time() - start)
+                bar.update()
                 if average: average.update(model, progress.step)
                 if time.time() - saved > checkpoint_seconds: saved = save()
-            end_epoch(model, valid, config, progress, optimiser, schedule, folder, dict(seed=seed, device=device, max_windows=max_windows), average)
-            saved = save()
+            end_epoch(model, valid, config, progress, optimiser, schedule, folder, settings, average); saved = save()
     return FitResult(best_model(folder, model), progress, True, folder)

@@ -48,8 +48,9 @@ def test_run_folder(whole):
     assert found["finished"] and found["experiment"]["occ"] == "consecutive_frames" and found["experiment"]["seed"] == 0
     assert len(found["data"]["checksum"]) == 64 and found["environment"]["torch"] and found["wall_time"] > 0
     assert list(found["metrics"]) == ["none", "random"]
-    for by_label in found["metrics"].values():
-        assert list(by_label) == ["mean pose", "ridge regression", "mixste", "diffhpe-2d", "diffhpe-wrapper"]
+    for occlusion, by_label in found["metrics"].items():
+        bridged = ["ridge regression, gaps bridged"]*(occlusion != "none")
+        assert list(by_label) == ["mean pose", "ridge regression", "mixste", "diffhpe-2d", "diffhpe-wrapper"] + bridged
         assert all(np.isfinite(v) for row in by_label.values() for v in row.values())
     rows = list(csv.DictReader((folder/"per_action.csv").open()))
     of = [float(r["mpjpe"]) for r in rows if (r["occlusion"], r["model"], r["seen"]) == ("random", "mixste", "True")]
@@ -65,6 +66,24 @@ def test_a_run_in_pieces_gives_the_same_numbers(whole, tmp_path):
         found, _ = summary(tmp_path)
         assert found["finished"] == (attempt == 2)
     assert found["metrics"] == whole[0]["metrics"]
+
+
+def test_the_improved_recipe_and_the_controls(tmp_path):
+    "All five models, what the recipe asks for in their files, and a choice that overrides it."
+    run = papermill(tmp_path, recipe="improved", model="every", occ="random", sampler="ddim", n_steps=4, visible=True, mirror=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    found, folder = summary(tmp_path)
+    trained = {m: folder.parent/"trainings"/found["training"][m]["name"] for m in ("mixste", "diffhpe-2d", "diffhpe-wrapper", "gcn", "refiner")}
+    assert set(trained) < set(found["metrics"]["random"])
+    for model, path in trained.items():
+        config = json.loads((path/"best_loss/config.json").read_text())
+        assert config["model"] == model and config["arguments"]["visible"]
+        assert config["arguments"].get("target") == ("x0" if model.startswith("diffhpe") else None)
+        assert ("linear_start" in config["arguments"]) == (model in ("mixste", "diffhpe-2d", "gcn"))
+    again = papermill(tmp_path, recipe="improved", model="diffhpe-wrapper", backbone="gcn", occ="random", sampler="ddim", n_steps=4, visible=True, mirror=False)
+    assert again.returncode == 0, again.stderr[-2000:]
+    others = [json.loads(p.read_text()) for p in (tmp_path/"results").glob("*/metrics.json") if p.parent != folder]
+    assert others[0]["training"]["gcn"]["name"] == trained["gcn"].name and "mixste" not in others[0]["training"]
 
 
 def motion(n_frames=60, n_joints=17):
