@@ -190,7 +190,8 @@ def draw_cameras(
     "A camera for each window."
     n, up = len(middle), np.array([0., 0, 1])
     log = lambda pair: np.exp(rng.uniform(*np.log(pair), n))
-    far, high, azimuth = log(ranges.distance), log(ranges.height), rng.uniform(0, 2*np.pi, n)
+    far, azimuth = log(ranges.distance), rng.uniform(0, 2*np.pi, n)
+    high = np.where(rng.random(n) < .5, log(ranges.height), rng.uniform(*ranges.height, n))
     places = np.stack([middle[:, 0] + far*np.cos(azimuth), middle[:, 1] + far*np.sin(azimuth), high], -1)
     forward = middle - places
     away = np.linalg.norm(forward, axis=-1)
