@@ -39,17 +39,20 @@ def as_noise(
     return (x_t - a*output)/s if kind == "x0" else a*output + s*x_t
 
 # %% ../nbs/23_targets.ipynb #e382aa30
-LOSSES = ("mse", "mpjpe")
+LOSSES = ("mse", "mpjpe", "motion")
 
 def prediction_loss(
     kind:str,          # of `LOSSES`
-    predicted:Tensor,  # (..., 3)
+    predicted:Tensor,  # (..., 3), for "motion" (B, L, J, 3)
     target:Tensor,     # like predicted
+    velocity:float=5., # of "motion": factor of the error from frame to frame
 )->Tensor:             # ()
-    "Mean square of all elements, or mean distance of all joints."
+    "Mean square of all elements; mean distance of all joints; or that and the error of their motion."
     if predicted.shape != target.shape:
         raise ValueError(f"the network returned shape {tuple(predicted.shape)} for a target of shape "
                          f"{tuple(target.shape)}; the same shape is allowed")
     if kind not in LOSSES: raise ValueError(f"loss {kind!r} is unknown; allowed are {', '.join(map(repr, LOSSES))}")
     error = predicted - target
-    return error.square().mean() if kind == "mse" else error.norm(dim=-1).mean()
+    if kind == "mse": return error.square().mean()
+    distance = error.norm(dim=-1).mean()
+    return distance if kind == "mpjpe" else distance + velocity*error.diff(dim=1).norm(dim=-1).mean()

@@ -32,7 +32,7 @@ from .metrics import mpjpe, root_align
 from .mixste import mirror_half, mixste_loss
 from .models import DiffHPE, load_checkpoint, load_weights, model_config, save_checkpoint, write_atomically
 from .parallel import alone, copy_first, my_share, of_first, sum_over_processes, wait_for_all, world
-from .targets import prediction_loss
+from .targets import LOSSES, prediction_loss
 
 # %% ../nbs/51_training.ipynb #f0c3de91
 def seed_of(
@@ -296,7 +296,7 @@ def validate(
 )->None:
     "Measure on the selection set, keep the model if it is the best, note it in the history."
     settings = dict(settings); max_windows = settings.pop("max_windows", None)
-    loss = validation_loss(model, windows, kind="mpjpe" if config.loss == "mpjpe" else "mse", **settings)
+    loss = validation_loss(model, windows, kind=config.loss if config.loss in LOSSES else "mse", **settings)
     if not math.isfinite(loss): raise ValueError(f"the validation loss is {loss} after {progress.epoch} epochs; a smaller learning rate may help")
     due = not isinstance(model, DiffHPE) or progress.epoch % config.mpjpe_every == 0 or progress.epoch == config.epochs
     error = validation_mpjpe(model, windows, max_windows=max_windows, **settings) if due else math.inf
