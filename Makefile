@@ -72,7 +72,7 @@ readme: setup
 EXECUTE = $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace
 refresh: setup
 	$(BIN)/nbdev_export
-	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb nbs/transfer.ipynb nbs/tune.ipynb nbs/benchmarks.ipynb nbs/calibration.ipynb nbs/lifter_weights.ipynb nbs/lifter_exam.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
+	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb nbs/transfer.ipynb nbs/tune.ipynb nbs/benchmarks.ipynb nbs/calibration.ipynb nbs/lifter_weights.ipynb nbs/lifter_exam.ipynb nbs/learning.ipynb nbs/hypotheses.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
 	$(BIN)/nbdev_clean
 	$(BIN)/python tests/make_readme.py
 
