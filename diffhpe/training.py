@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['USUAL_SAMPLER', 'seed_of', 'generator_of', 'training_loss', 'validation_loss', 'validation_mpjpe', 'phase_bar',
-           'train_step', 'make_optimiser', 'make_schedule', 'cosine_rate', 'WeightAverage', 'Progress', 'save_state',
-           'set_learning_rate', 'load_state', 'validate', 'FitResult', 'best_model', 'sweep', 'end_epoch',
+           'check_loss', 'train_step', 'make_optimiser', 'make_schedule', 'cosine_rate', 'WeightAverage', 'Progress',
+           'save_state', 'set_learning_rate', 'load_state', 'validate', 'FitResult', 'best_model', 'sweep', 'end_epoch',
            'begin_training', 'describe', 'fit']
 
 # %% ../nbs/51_training.ipynb #a882122d
@@ -120,6 +120,15 @@ def phase_bar(
     if copy is not None and not os.environ.get("JPY_SESSION_NAME"): stream = os.fdopen(os.dup(copy), "w")
     return tqdm(iterable, file=stream, mininterval=1, **options)
 
+# %% ../nbs/51_training.ipynb #a87d7f74
+def check_loss(
+    value:float, # of one step, or the sum over several
+    when:str,    # for the sentence
+)->None:
+    "End a training whose loss is not a number."
+    if not math.isfinite(value):
+        raise ValueError(f"the loss is {value} {when}; a smaller learning rate or gradient_clip may help, and what was saved before is whole")
+
 # %% ../nbs/51_training.ipynb #182edbb1
 def train_step(
     model:nn.Module,           # a `MixSTE` or a `DiffHPE`
@@ -132,7 +141,7 @@ def train_step(
     kind:str="mse",            # of `training_loss`
     mirror:bool=False,         # of `training_loss`
     gradient_clip:float=0.,    # largest norm of the gradient; 0: any
-)->float:                      # the loss before the step
+)->Tensor:                     # (), the loss before the step, on its device
     "One step down the gradient of one batch."
     if len(keypoints) < world()[1]:                       # too few to be shared: everybody does the same
         with alone(): return train_step(model, optimiser, keypoints, poses, seed, step, precision, kind, mirror, gradient_clip)
@@ -148,10 +157,9 @@ def train_step(
     loss.backward()
     if size > 1: sum_over_processes(loss.detach(), *[p.grad for p in model.parameters() if p.grad is not None])
     if gradient_clip: nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
-    value = loss.item()
-    if not math.isfinite(value): raise ValueError(f"the loss is {value} at step {step}; a smaller learning rate or gradient_clip may help, and what was saved before is whole")
+    if not loss.is_cuda: check_loss(loss.item(), f"at step {step}")        # to ask a GPU would make it wait
     optimiser.step()
-    return value
+    return loss.detach()
 
 # %% ../nbs/51_training.ipynb #75524ce7
 def make_optimiser(
@@ -229,12 +237,17 @@ class Progress:
     schedule:dict=field(default_factory=dict) # its state
 
     def count(self,
-        loss:float,    # of a step
+        loss:Tensor,   # (), of a step; left on its device
         seconds:float, # spent so far
     )->None:
         "One step more."
         self.losses, self.seconds = [self.losses[0] + loss, self.losses[1] + 1], seconds
         self.batch, self.step = self.batch + 1, self.step + 1
+
+    def settle(self)->None:
+        "Read the sum of the losses; one that is no number ends the training before anything is written."
+        self.losses[0] = float(self.losses[0])
+        check_loss(self.losses[0], f"between the last validation and step {self.step}")
 
 # %% ../nbs/51_training.ipynb #a27418b6
 def save_state(
@@ -346,6 +359,7 @@ def end_epoch(
     average:WeightAverage|None=None, # what is validated and kept, if there is one
 )->None:
     "Count the epoch; when it is due, validate and step the schedule."
+    progress.settle()
     progress.epoch, progress.batch = progress.epoch + 1, 0
     sweep(model)
     copy_first(*model.state_dict().values())                           # should rounding have parted them
@@ -415,7 +429,7 @@ def fit(
     n, stop = train.n_batches(config.batch_size), time.time() + 60*(math.inf if minutes is None else minutes)
     start, first = (saved := time.time()) - progress.seconds, world()[0] == 0
     def save():
-        progress.seconds = time.time() - start
+        progress.settle(); progress.seconds = time.time() - start
         if first: save_state(path, model, optimiser, progress, description, average)
         return time.time()
     with phase_bar(total=n*config.epochs, initial=progress.step, desc=f"fit {label}", unit="step", disable=not (progress_bar and first)) as bar:

@@ -42,7 +42,7 @@ def one_step(dtype, n_clips):
     for name, model in models().items():
         model.to(dtype)
         loss = train_step(model, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], .1), keypoints, poses, seed=3, step=5)
-        found[name] = dict(loss=torch.tensor(loss, dtype=torch.float64), state={k: v.clone() for k, v in model.state_dict().items()},
+        found[name] = dict(loss=loss.double(), state={k: v.clone() for k, v in model.state_dict().items()},
                            gradients={k: p.grad for k, p in model.named_parameters() if p.requires_grad})
     return found
 
