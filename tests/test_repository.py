@@ -306,3 +306,20 @@ def test_the_data_page_is_of_the_present_embedded_set():
     from diffhpe.datasets import embedded_motion
     page = (ROOT/"nbs/data.ipynb").read_text()
     assert f"`{embedded_motion()[1][:12]}`" in page, "nbs/data.ipynb shows another version of the embedded set; run it again"
+
+
+def test_the_names_that_most_users_need():
+    import diffhpe
+    for name in ("Lifter", "DiffHPE", "MixSTE", "GraphLifter", "load_dataset", "load_checkpoint", "load_released", "Experiment"):
+        assert callable(getattr(diffhpe, name)) and name in dir(diffhpe)
+    with pytest.raises(AttributeError, match="module 'diffhpe' has no attribute 'Lifters'"): diffhpe.Lifters
+    alone = subprocess.run([sys.executable, "-c", "import diffhpe, sys; print('torch' in sys.modules)"], capture_output=True, text=True)
+    assert alone.stdout.strip() == "False"                                            # nothing is imported before it is asked for
+
+
+def test_the_citation_is_of_this_version():
+    import yaml
+    import diffhpe
+    found = yaml.safe_load((ROOT/"CITATION.cff").read_text(encoding="utf-8"))
+    assert found["version"] == diffhpe.__version__ and found["preferred-citation"]["year"] == 2023
+    assert "## Not released yet" in (ROOT/"CHANGELOG.md").read_text(encoding="utf-8")
