@@ -100,8 +100,8 @@ _smoke = {m: FitConfig(1e-3, 8, 1, .1, validate_every=1, mpjpe_every=1) for m in
 _short = _with_controls(*(FitConfig(lr, 64, 1, 0., schedule="cosine", validate_every=1, mpjpe_every=5) for lr in (2e-4, 5e-4, 5e-4)))
 _scratch = _with_controls(*(FitConfig(lr, batch, epochs, 0., schedule="cosine", validate_every=every, mpjpe_every=20) for lr, batch, epochs, every in
                             zip((1e-3, 4e-3, 4e-3), (16, 32, 32), (32, 45, 14), (2, 5, 2))))
-_small = _with_controls(FitConfig(1e-3, 32, 24, .1, .05, "adamw", "cosine", validate_every=2, mpjpe_every=2),
-                        *(FitConfig(2e-3, 32, epochs, .05, schedule="cosine", validate_every=2, mpjpe_every=4) for epochs in (24, 12)))
+_small = _with_controls(FitConfig(1e-3, 32, 12, .1, .05, "adamw", "cosine", validate_every=2, mpjpe_every=2),
+                        *(FitConfig(2e-3, 32, epochs, .05, schedule="cosine", validate_every=2, mpjpe_every=4) for epochs in (24, 8)))
 _paper = _with_controls(FitConfig(4e-5, 37, 500, .1, .1, "adamw", "exponential"), FitConfig(8.083e-4, 200, 1000, .032), FitConfig(2.701e-4, 200, 1000, .2704))
 
 PRESETS = {p.name: p for p in (
