@@ -4,6 +4,8 @@ import copy, json, random
 import numpy as np
 import pytest
 
+from diffhpe import command, keypoint_files
+from diffhpe.export import LiftedMotion
 from diffhpe.keypoint_files import KINDS, DetectedClip, people, read_keypoint_file, recognise, write_keypoint_npz
 from diffhpe.layouts import JOINTS, LAYOUTS, to_h36m
 
@@ -141,6 +143,24 @@ def test_every_kind_is_written_here(tmp_path):
         path = write(tmp_path/str(i), {None: known()})
         if path.suffix == ".json": seen.add(recognise(json.loads(path.read_text())).kind.split(" of ")[0])
     assert seen == set(KINDS)
+
+def test_a_file_is_read_and_followed_once(tmp_path, monkeypatch):
+    "However many people are lifted; nobody is lifted here, a stand-in notes who would be."
+    persons = {None: known(missing=()), -1: known(missing=(5, 6), shift=500, seed=1), "b": known(missing=(), shift=900, seed=2)}
+    path, calls = by_frame(tmp_path, persons), []
+    for name in ("load_json", "recognise", "follow_people"):
+        old = getattr(keypoint_files, name)
+        monkeypatch.setattr(keypoint_files, name, lambda *a, old=old, name=name, **kw: calls.append(name) or old(*a, **kw))
+    def lifter(keypoints, size, layout, confidence, rate, person, **options):
+        calls.append(person)
+        return LiftedMotion(np.zeros((len(keypoints), 17, 3)), fps=rate)
+    command.lift_file(path, lifter, (1920, 1080), "coco", "all", fps=25, say=print)
+    assert calls[:3] == ["load_json", "recognise", "follow_people"] and sorted(calls[3:]) == ["0", "1", "2"]
+    del calls[:]
+    found = keypoint_files.read_sightings(path)
+    for who in found.people(): same(found.clip(who), read_keypoint_file(path, person=who))
+    same(found.clip(), read_keypoint_file(path)); same(found.clip(2, "coco"), read_keypoint_file(path, "coco", 2))
+    assert calls.count("follow_people") == 1 + 3 + 2
 
 # --- damage
 
