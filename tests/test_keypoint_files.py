@@ -162,6 +162,48 @@ def test_a_file_is_read_and_followed_once(tmp_path, monkeypatch):
     same(found.clip(), read_keypoint_file(path)); same(found.clip(2, "coco"), read_keypoint_file(path, "coco", 2))
     assert calls.count("follow_people") == 1 + 3 + 2
 
+@pytest.mark.parametrize("write", WRITERS)
+def test_the_corner_is_nobody_whatever_its_confidence(write, tmp_path):
+    "As Ultralytics writes joints below its threshold: x = y = 0, and the confidence is kept."
+    rows = known(missing=())
+    rows[4, 9], rows[7] = (0, 0, .45), (0, 0, .4)
+    wanted = rows*(rows[..., :1] != 0)
+    marked = write is coco_annotations
+    same(read_keypoint_file(write(tmp_path, {None: rows})),
+         clip_of(visible_only(wanted) if marked else wanted, layout="coco", image_size=(640, 480) if marked else None))
+
+def test_the_corner_is_nobody_in_arrays():
+    rows = known(missing=())
+    rows[4, 9] = 0, 0, .45
+    assert clip_of(rows).confidence[4, 9] == 0 and np.isnan(clip_of(rows).keypoints[4, 9]).all()
+    pixels, visible, confidence = to_h36m(rows[..., :2], "coco", rows[..., 2])
+    assert not visible[4, 13] and confidence[4, 13] == 0 and np.isnan(pixels[4, 13]).all() and visible[5, 13]
+
+NOBODY = [None, [], [None]*51, [0, 0, .4]*17, [float("nan")]*51, [[]], [[0, 0]]*17, [None]*17]
+
+@pytest.mark.parametrize("write", [openpose, by_frame, alphapose, coco_results, mmpose, mmpose_meta, coco_annotations, arrays_json])
+@pytest.mark.parametrize("nobody", [*NOBODY, "null"], ids=str)
+def test_nobody_is_passed_over(write, nobody, tmp_path):
+    "A null in a person's place, and each way to say that there is nothing, in frame 6."
+    rows = known(missing=(5,))
+    if write is coco_annotations: rows = visible_only(rows)
+    path = write(tmp_path, {None: rows})
+    wanted = read_keypoint_file(path).keypoints
+    wanted[3] = np.nan
+    file = sorted(path.glob("*.json"))[3] if path.is_dir() else path
+    data = json.loads(file.read_text())
+    if write is openpose: at, key = data["people"], 0
+    elif write is by_frame: at, key = data["6.jpg"]["people"], 0
+    elif write is arrays_json: at, key = data["keypoints"][3], 0
+    elif write is coco_annotations: at, key = data["annotations"], 3
+    elif write in (alphapose, coco_results): at, key = data, 3
+    else: at, key = (data["instance_info"] if write is mmpose_meta else data)[3]["instances"], 0
+    if nobody == "null" or write is arrays_json: at[key] = None if nobody == "null" else nobody
+    else: at[key].update({"keypoints": nobody} if "keypoints" in at[key] else {"pose_keypoints_2d": nobody})
+    file.write_text(json.dumps(data))
+    if write is arrays_json and isinstance(nobody, list) and len(nobody) == 51: return              # no shape of this kind
+    np.testing.assert_array_equal(read_keypoint_file(path).keypoints, wanted)
+
 # --- damage
 
 def read_or_refuse(path):
