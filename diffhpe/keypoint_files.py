@@ -121,13 +121,53 @@ def frame_numbers(
     for n in names:
         if isinstance(n, bool) or not isinstance(n, (int, str)): raise ValueError(f"a frame is named {str(n)[:40]}; a whole number or a picture's name is allowed")
         if isinstance(n, int) and abs(n) > 10**15: raise ValueError(f"a frame has the number {str(n)[:40]}; up to 15 digits are allowed")
-    if all(isinstance(n, int) for n in names): return names
+    if all(isinstance(n, int) for n in names): return _paced(names) if _since_1970(names) else names
+    different = [numbers for numbers in _readings(names) if len(set(numbers)) == len(names)]
+    rising = [numbers for numbers in different if (np.diff(numbers) > 0).all()]
+    return min(rising or different, key=_left_out, default=list(range(len(names))))
+
+def _readings(names:list):
+    "Ways to read pictures' names as numbers, the likelier ones first."
     stems = [re.sub(r"(_keypoints)?(\.[A-Za-z]\w*)?$", "", str(n)) for n in names]
-    digits = [[int(d) for d in re.findall(r"\d{1,15}", stem)] for stem in stems]
-    for place in range(1, min(map(len, digits)) + 1):
-        numbers = [d[-place] for d in digits]
-        if len(set(numbers)) == len(names): return numbers
-    return list(range(len(names)))
+    digits = [[int(d) for d in re.findall(r"\d{1,19}", stem)] for stem in stems]
+    n = min(map(len, digits), default=0)
+    for place in [*range(-1, -n - 1, -1), *range(n)]:
+        numbers = [d[place] for d in digits]
+        if _since_1970(numbers): yield _paced(numbers)
+        elif max(numbers) < 10**15: yield numbers
+    for read in (_seconds, _clock):
+        times = [read(stem) for stem in stems]
+        if times and None not in times and len(set(times)) == len(times): yield _paced(times)
+
+def _left_out(numbers:list)->int:
+    "Frames from the first to the last number, in the largest steps that meet them all."
+    there = np.unique(numbers)
+    return int((there[-1] - there[0])//max(np.gcd.reduce(np.diff(there)), 1)) if len(there) > 1 else 0
+
+# %% ../nbs/61_keypoint_files.ipynb #de3a146c
+def _since_1970(numbers:list)->bool:
+    "Whether all are times since 1970 in seconds, milli-, micro- or nanoseconds, before 2039."
+    return any(all(unit*10**9 <= n < 2.2*unit*10**9 for n in numbers) for unit in (1, 10**3, 10**6, 10**9))
+
+def _seconds(stem:str)->float|None:
+    "Seconds with a fraction, as in 1305031102.175304."
+    found = re.search(r"(?<!\d)\d+\.\d{2,9}(?!\d)", stem)
+    return float(found[0]) if found else None
+
+def _clock(stem:str)->float|None:
+    "Seconds since midnight, as in 12-00-01.533, or in 20260312_120001."
+    compact = re.search(r"(?<!\d)(?:19|20)\d{6}[-_T ]?(\d\d)(\d\d)(\d\d)(?:[._-](\d{1,9}))?(?!\d)", stem)
+    stem = re.sub(r"(?<!\d)(19|20)\d\d([-_.])\d\d\2\d\d(?!\d)", "", stem)
+    found = compact or re.search(r"(?<!\d)(\d{1,2})[-:_.h](\d\d)[-:_.m](\d\d)(?:[.,_s-](\d{1,9}))?(?!\d)", stem)
+    if not found or int(found[2]) > 59 or int(found[3]) > 59: return None
+    return 3600*int(found[1]) + 60*int(found[2]) + int(found[3]) + float(f"0.{found[4] or 0}")
+
+def _paced(times:list)->list[int]:
+    "Numbers of frames from their times: 0, 1, …, with gaps where a frame was left out."
+    sorted_times, back = np.unique(np.array(times, np.float64), return_inverse=True)
+    steps = np.diff(sorted_times)
+    steps = np.maximum(np.round(steps/np.median(steps)), 1) if len(steps) else steps
+    return np.concatenate([[0], np.cumsum(steps)]).astype(np.int64)[back].tolist()
 
 # %% ../nbs/61_keypoint_files.ipynb #b15364b0
 def without_gaps(

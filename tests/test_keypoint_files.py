@@ -204,6 +204,15 @@ def test_nobody_is_passed_over(write, nobody, tmp_path):
     if write is arrays_json and isinstance(nobody, list) and len(nobody) == 51: return              # no shape of this kind
     np.testing.assert_array_equal(read_keypoint_file(path).keypoints, wanted)
 
+@pytest.mark.parametrize("name", [lambda f, n: f"frame{f:05}_person{n}.jpg", lambda f, n: f"video_{f:04}_cam2.json", lambda f, n: f"{1305031102.175304 + f/30 + n/1e5:.6f}.png",
+    lambda f, n: f"cam_12-00-{(500 + 40*f)//1000:02}.{(500 + 40*f)%1000:03}.png", lambda f, n: f"{1700000000000 + 40*f + n % 3}.jpg", lambda f, n: f"{n}_{f}", lambda f, n: f"f{f}_{n:x}.jpg"])
+def test_the_order_of_time_is_the_file_s(name, tmp_path):
+    rows, other = known(F=60, missing=()), np.random.default_rng(0).permutation(300)
+    (tmp_path/"a.json").write_text(json.dumps([{"image_id": name(f + 3, other[f]), "keypoints": flat(row)} for f, row in enumerate(rows.tolist()) if f != 20]))
+    clip = read_keypoint_file(tmp_path/"a.json")
+    rows[20] = 0
+    np.testing.assert_array_equal(clip.keypoints, clip_of(rows).keypoints)
+
 # --- damage
 
 def read_or_refuse(path):
