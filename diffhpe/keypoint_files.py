@@ -8,7 +8,7 @@ __all__ = ['MAX_BYTES', 'MAX_NUMBERS', 'KINDS', 'MAX_PEOPLE', 'DetectedClip', 'o
            'follow_people', 'people', 'read_keypoint_file', 'write_keypoint_npz']
 
 # %% ../nbs/61_keypoint_files.ipynb #40a4532a
-import json, math, re
+import csv, json, math, re
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from scipy.optimize import linear_sum_assignment
 
 from .h36m import read_npz
-from .layouts import JOINTS, Layout, find_layout, tidy_joints
+from .layouts import JOINTS, LAYOUTS, Layout, find_layout, tidy_joints
 from .models import write_atomically
 
 # %% ../nbs/61_keypoint_files.ipynb #ec6cba35
@@ -94,7 +94,7 @@ def person_id(
     value, # as a file has it
 )->int|str|None: # None if nobody knows
     "Who it is."
-    while isinstance(value, list) and len(value) == 1: value = value[0]
+    while isinstance(value, list) and value: value = value[0]
     if isinstance(value, float) and value.is_integer(): value = int(value)
     if value is None or value in (-1, "", []): return None
     if isinstance(value, (int, str)) and not isinstance(value, bool): return value
@@ -195,11 +195,20 @@ class Sightings:
     path:str|Path="keypoints" # of the file, for its errors
 
     @cached_property
-    def gathered(self)->tuple: return _gather(self)       # in order of time, with everybody's id
+    def gathered(self)->tuple:
+        "What `_gather` makes of it: sightings in order of time, with everybody's id."
+        return _gather(self)
     @cached_property
-    def whose(self)->dict: return _by_id(self.gathered[2])
+    def whose(self)->dict:
+        "Id → numbers of the sightings with it."
+        return _by_id(self.gathered[2])
     @cached_property
-    def census(self)->dict: return _census(self.whose, self.gathered[3])
+    def census(self)->dict:
+        "Id → (number of frames, mean confidence), the one seen most often first."
+        return _census(self.whose, self.gathered[3])
+    def people(self)->dict:
+        "Who is in the file, as `census`; the id is None where there is one person, and no name for them."
+        with one_sentence(self.path): return dict(self.census)
 
 # %% ../nbs/61_keypoint_files.ipynb #79e881d3
 def _openpose(pages:Mapping)->Sightings:
@@ -215,16 +224,56 @@ def _people(page)->list:
     return (page["people"] if "people" in page else page["bodies"]) or [] if page else []
 
 # %% ../nbs/61_keypoint_files.ipynb #ea896847
+_FRAME = ("image_id", "frame_id", "frame", "frame_index") # keys of a frame, the likelier ones first
+
+def _frame_of(row:dict):
+    "The key of a frame in a dict, or None."
+    return next((key for key in _FRAME if key in row), None)
+
 def _results(rows:list)->Sightings:
     "COCO's results, and AlphaPose's, which have a picture's name for `image_id`, and `idx` if people were followed."
     rows = [row for row in rows if row]
-    found = [(row["image_id"], row.get("track_id", row.get("idx")), row["keypoints"], None) for row in rows]
+    key = _frame_of(rows[0])
+    found = [(row[key], row.get("track_id", row.get("idx")), row["keypoints"], row.get("keypoint_scores")) for row in rows]
     return Sightings("COCO results or AlphaPose", list(dict.fromkeys(frame for frame, *_ in found)), sightings_of(found))
+
+def _poseflow(data:dict)->Sightings:
+    "AlphaPose's tracker PoseFlow: picture → people."
+    found = [(name, one.get("idx"), one["keypoints"], None) for name, people in data.items() for one in people or [] if one]
+    return Sightings("PoseFlow", list(data), sightings_of(found))
+
+def _kinetics(data:dict)->Sightings:
+    "kinetics-skeleton, of ST-GCN: frames with a flat list of x and y."
+    pages = [page for page in data["data"] if page]
+    found = [(page["frame_index"], one.get("person_id"), [one["pose"][k:k + 2] for k in range(0, len(one["pose"]), 2)], one.get("score"))
+             for page in pages for one in page["skeleton"] or [] if one and one.get("pose")]
+    return Sightings("kinetics-skeleton", list(dict.fromkeys(page["frame_index"] for page in pages)), sightings_of(found))
+
+# %% ../nbs/61_keypoint_files.ipynb #d0217ed0
+def _ultralytics(data:list)->Sightings:
+    "Lists of people for one picture, or a list of such lists."
+    pages = data if any(isinstance(page, list) for page in data) else [data]
+    found = [(f, one.get("track_id"), list(map(list, zip(one["keypoints"]["x"], one["keypoints"]["y"]))), one["keypoints"].get("visible"))
+             for f, page in enumerate(pages) for one in page or [] if one and one.get("keypoints")]
+    return Sightings("Ultralytics", list(range(len(pages))), sightings_of(found))
+
+def _labels(pages:dict)->Sightings:
+    "File name → its text, a line for each person."
+    found = []
+    for name, text in pages.items():
+        for line in text.splitlines():
+            values = [float(v) for v in line.split()][5:]
+            width, K = next(((w, k) for k in (17, None) for w in (3, 2) for k in [k or len(values)//w] if 0 <= len(values) - w*k <= 2), (3, 0))
+            if not K: raise ValueError(f"{name} has a line of {len(values) + 5} numbers; a class, 4 of a box, and the joints' are needed")
+            more = values[width*K:]
+            who = int(more[-1]) if more and (len(more) == 2 or more[-1] > 1) else None
+            found.append((name, who, [values[n:n + width] for n in range(0, width*K, width)], None))
+    return Sightings("Ultralytics", list(pages), sightings_of(found))
 
 # %% ../nbs/61_keypoint_files.ipynb #f8045f8a
 def _mmpose(data:dict|list)->Sightings:
     "MMPose's inferencer: frames with instances, with meta information or without; or the instances of a single picture."
-    meta, pages = (data.get("meta_info") or {}, data["instance_info"]) if isinstance(data, dict) else ({}, data)
+    meta, pages = (data.get("meta_info") or {}, data["instance_info"]) if isinstance(data, dict) and "instance_info" in data else ({}, data if isinstance(data, list) else [{"frame_id": 0, **data}])
     pages = [page for page in pages if page]
     if "instances" not in pages[0]: pages = [{"frame_id": 0, "instances": pages}]
     found = [(page["frame_id"], one.get("track_id"), one["keypoints"], one.get("keypoint_scores"))
@@ -283,6 +332,110 @@ def _arrays(data:Mapping)->Sightings:
     return Sightings("arrays" if single else "arrays of people", frames, sightings_of(found()), layout=plain.get("layout"),
                      image_size=None if size is None else tuple(size), fps=fps if fps is None else float(fps), complete=True)
 
+# %% ../nbs/61_keypoint_files.ipynb #a44ee620
+_TRUST = ("visibility", "confidence", "score", "presence", "likelihood", "v", "c", "conf") # of a joint
+
+def _landmarks(data:list|dict)->Sightings:
+    "Lists of landmarks, one for each frame, or for each person of it."
+    data = data if isinstance(data, list) else [data]
+    if _is_landmark(data[0]): data = [data]
+    frames, found, names = [], [], None
+    for n, page in enumerate(data):
+        holds = isinstance(page, dict)
+        frames.append(page[_frame_of(page)] if holds and _frame_of(page) else n)
+        page = page.get(_landmarks_key(page)) if holds else page
+        page = page["landmark"] if isinstance(page, dict) else page
+        for one in [] if _nothing(page) else [page] if _is_landmark(page[0]) else page:
+            if _nothing(one): continue
+            key = next((key for key in _TRUST if key in one[0]), None)
+            found.append((frames[-1], None, [[j["x"], j["y"]] if j else None for j in one], [j[key] if j else 0 for j in one] if key else None))
+            if all(j and "name" in j for j in one): names = tuple(str(j["name"]).lower() for j in one)
+    return Sightings("landmarks", frames, sightings_of(found), names if names in map(tuple, map(str.split, JOINTS.values())) else None)
+
+def _is_landmark(value)->bool: return isinstance(value, dict) and "x" in value and "y" in value
+
+def _landmarks_key(page:dict)->str|None:
+    "The key of the landmarks in a dict, or None."
+    return next((key for key in ("landmarks", "pose_landmarks", "poseLandmarks", "pose", "keypoints", "landmark") if key in page), None)
+
+def _holds_landmarks(data)->bool:
+    "Whether landmarks lie in lists or dicts, at most three deep."
+    for _ in range(6):
+        if _is_landmark(data): return True
+        data = data.get(_landmarks_key(data)) if isinstance(data, dict) else next((d for d in data if not _nothing(d)), None) if isinstance(data, list) else None
+    return False
+
+# %% ../nbs/61_keypoint_files.ipynb #8c8b868e
+_WHO = ("person", "person_id", "track_id", "idx")
+_JOINT = ("landmark", "landmark_id", "landmark_index", "landmark_name", "joint", "joint_id", "joint_name", "keypoint", "keypoint_id", "name", "index")
+_WHEN = (*_FRAME, "frame_number", "image", "filename", "file", "timestamp", "timestamp_ms", "time")
+
+def _columns(header:list)->dict:
+    "Joint → place of its columns x, y and confidence (or None), of a table whose rows are frames."
+    axis, joints = "|".join(("x", "y", *_TRUST)), {}
+    for n, name in enumerate(header):
+        found = re.fullmatch(rf"(?P<joint>.+)[ _.-](?P<axis>{axis})|(?P<axis2>{axis})[ _.-]?(?P<joint2>\d+)|(?P<axis3>{axis})[ _.-](?P<joint3>.+)", name)
+        if not found: continue
+        joint, what = (next(v for k, v in found.groupdict().items() if k.startswith(part) and v) for part in ("joint", "axis"))
+        joints.setdefault(joint, {})[what if what in "xy" else "trust"] = n
+    return {joint: (at["x"], at["y"], at.get("trust")) for joint, at in joints.items() if {"x", "y"} <= set(at)}
+
+def _table(data:dict)->Sightings:
+    "CSV, with a row for each frame or for each joint."
+    header, rows = [str(name).strip().lower() for name in data["columns"]], [row for row in data["rows"] if any(row)]
+    if any(len(row) != len(header) for row in rows): raise ValueError(f"its header has {len(header)} columns, and a row has others; the same number is allowed")
+    when, who, what = (next((header.index(key) for key in keys if key in header), None) for keys in (_WHEN, _WHO, _JOINT))
+    joints = _columns(header)
+    if joints: return _table_of_frames(rows, when, who, joints)
+    trust = next((header.index(key) for key in _TRUST if key in header), None)
+    if when is None or what is None or not {"x", "y"} <= set(header):
+        raise ValueError(f"its columns are {', '.join(header[:8])}; nose_x, nose_y, … or x0, y0, … for a row a frame, or frame, landmark, x, y for a row a joint, are allowed")
+    return _table_of_joints(rows, when, who, what, (header.index("x"), header.index("y"), trust))
+
+# %% ../nbs/61_keypoint_files.ipynb #4614e1b7
+def _number(text:str)->float:
+    "A cell of a table; NaN where it is empty."
+    return float(text) if text.strip() and text.strip().lower() not in ("none", "null", "na") else np.nan
+
+def _names(cells:list)->list:
+    "Frames' names from a column: whole numbers, times as numbers of frames, or texts."
+    try: numbers = [float(cell) for cell in cells]
+    except ValueError: return cells
+    return [int(n) for n in numbers] if all(n.is_integer() for n in numbers) else _paced(numbers)
+
+def _table_of_frames(rows:list, when, who, joints:dict)->Sightings:
+    "A row for each frame, or each person in it."
+    frames = list(range(len(rows))) if when is None else _names([row[when] for row in rows])
+    found = [(f, None if who is None else row[who].strip(), [[_number(row[x]), _number(row[y])] for x, y, _ in joints.values()],
+              [1 if c is None else _number(row[c]) for *_, c in joints.values()]) for f, row in zip(frames, rows)]
+    known = tuple(joints) in map(tuple, map(str.split, JOINTS.values()))
+    return Sightings("table", list(dict.fromkeys(frames)), sightings_of(found), tuple(joints) if known else None)
+
+def _table_of_joints(rows:list, when, who, what, at:tuple)->Sightings:
+    "A row for each joint of each person in each frame."
+    frames, (x, y, c) = _names([row[when] for row in rows]), at
+    joints = list(dict.fromkeys(row[what].strip().lower() for row in rows))
+    if all(joint.isdecimal() for joint in joints): joints = sorted(joints, key=int)
+    names = next((names for names in map(str.split, JOINTS.values()) if set(names) == set(joints)), None)
+    place, people = {joint: k for k, joint in enumerate(names or joints)}, {}
+    for f, row in zip(frames, rows):
+        one = people.setdefault((f, "" if who is None else row[who].strip()), np.full((len(place), 3), np.nan))
+        one[place[row[what].strip().lower()]] = _number(row[x]), _number(row[y]), 1 if c is None else _number(row[c])
+    found = [(f, name, one, None) for (f, name), one in people.items()]
+    return Sightings("table", list(dict.fromkeys(frames)), sightings_of(found), tuple(names) if names else None)
+
+# %% ../nbs/61_keypoint_files.ipynb #090cc1c6
+def _videopose(data:Mapping)->Sightings:
+    "VideoPose3D's `data_2d_custom_….npz`."
+    meta = data.get("metadata") if isinstance(data.get("metadata"), dict) else {}
+    clips = [(video, rows) for video, subsets in data["positions_2d"].items() for cameras in subsets.values() for rows in cameras]
+    several, length = len(clips) > 1, max((len(rows) for _, rows in clips), default=0)
+    found = [(f, f"{video} {n}" if several else None, row, None) for n, (video, rows) in enumerate(clips) for f, row in enumerate(rows)]
+    sizes = {(size.get("w"), size.get("h")) for size in (meta.get("video_metadata") or {}).values()}
+    size = next(iter(sizes)) if len(sizes) == 1 and all(next(iter(sizes))) else None
+    layout = meta.get("layout_name") if meta.get("layout_name") in LAYOUTS else None
+    return Sightings("VideoPose3D", list(range(length)), sightings_of(found), layout=layout, image_size=size, complete=True)
+
 # %% ../nbs/61_keypoint_files.ipynb #9722f628
 def _first(data)->dict:
     "The first of a list of dicts, or nothing."
@@ -293,11 +446,20 @@ def _all_pages(data:dict)->bool:
     return not all(page is None for page in data.values()) and all(page is None or isinstance(page, dict) and ("people" in page or "bodies" in page) for page in data.values())
 
 KINDS = { # name → test of what a file holds, reader of it
-    "OpenPose": (lambda d: isinstance(d, dict) and ("people" in d or _all_pages(d)),
-                 lambda d: _openpose({0: d} if "people" in d else d)),
+    "OpenPose": (lambda d: isinstance(d, dict) and ("people" in d or "bodies" in d or _all_pages(d)),
+                 lambda d: _openpose({0: d} if "people" in d or "bodies" in d else d)),
     "COCO annotations": (lambda d: isinstance(d, dict) and "images" in d and "annotations" in d, _annotations),
-    "MMPose": (lambda d: isinstance(d, dict) and bool(_first(d.get("instance_info"))) or "instances" in _first(d) or "keypoint_scores" in _first(d), _mmpose),
-    "COCO results or AlphaPose": (lambda d: {"image_id", "keypoints"} <= set(_first(d)), _results),
+    "MMPose": (lambda d: isinstance(d, dict) and (bool(_first(d.get("instance_info"))) or isinstance(d.get("instances"), list)) or "instances" in _first(d) or "keypoint_scores" in _first(d) and not _frame_of(_first(d)), _mmpose),
+    "PoseFlow": (lambda d: isinstance(d, dict) and bool(d) and all(p is None or isinstance(p, list) for p in d.values())
+                           and "keypoints" in next((_first(p) for p in d.values() if p), {}), _poseflow),
+    "kinetics-skeleton": (lambda d: isinstance(d, dict) and "skeleton" in _first(d.get("data")), _kinetics),
+    "Ultralytics": (lambda d: isinstance(d, dict) and set(d) == {"labels"}
+                              or isinstance(d, list) and any(isinstance(_first(p).get("keypoints"), dict) and "x" in _first(p)["keypoints"] for p in (d, *d)),
+                    lambda d: _labels(d["labels"]) if isinstance(d, dict) else _ultralytics(d)),
+    "landmarks": (_holds_landmarks, _landmarks),
+    "table": (lambda d: isinstance(d, dict) and {"columns", "rows"} <= set(d), _table),
+    "VideoPose3D": (lambda d: isinstance(d, dict) and isinstance(d.get("positions_2d"), dict), _videopose),
+    "COCO results or AlphaPose": (lambda d: bool(_frame_of(_first(d))) and "keypoints" in _first(d), _results),
     "arrays": (lambda d: isinstance(d, dict) and "keypoints" in d, _arrays)}
 
 def recognise(
@@ -315,24 +477,36 @@ def recognise(
 def load_json(
     path:Path, # of a file
 )->object:     # lists, dicts, numbers and texts
-    "What a JSON file holds."
+    "What a JSON file holds; of JSON lines, a list of what they hold."
+    text = _text(path)
+    try: return json.loads(text)
+    except json.JSONDecodeError as e:
+        if e.msg == "Extra data":
+            try: return [json.loads(line) for line in text.splitlines() if line.strip()]
+            except json.JSONDecodeError: pass
+        cut = e.pos >= len(text.rstrip()) or e.msg.startswith("Unterminated")
+        how = ("whole " if cut else "", "; it ends too early, as if it were cut off" if cut else "")
+        raise ValueError(f"it is no {how[0]}JSON ({e.msg}, line {e.lineno}, column {e.colno}){how[1]}; JSON, JSON lines, "
+                         "CSV with a header, .npz archives and Ultralytics' .txt labels are read") from e
+    except RecursionError as e: raise ValueError("its lists are nested too deep; those of keypoint files are at most ten deep") from e
+
+def _text(path:Path)->str:
+    "The text of a file."
     if path.stat().st_size > MAX_BYTES: raise ValueError(f"it has {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are allowed")
     raw = path.read_bytes()
     if not raw.strip(): raise ValueError("the file is empty")
-    try: return json.loads(text := raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as e: raise ValueError(f"it begins with {raw[:8]!r} and is neither JSON nor an .npz archive; only these are read") from e
-    except json.JSONDecodeError as e:
-        cut = e.pos >= len(text.rstrip()) or e.msg.startswith("Unterminated")
-        raise ValueError(f"it is no {'whole ' if cut else ''}JSON ({e.msg}, line {e.lineno}, column {e.colno}){'; it ends too early, as if it were cut off' if cut else ''}") from e
-    except RecursionError as e: raise ValueError("its lists are nested too deep; those of keypoint files are at most ten deep") from e
+    try: return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as e: raise ValueError(f"it begins with {raw[:8]!r} and is neither JSON, nor CSV, nor an .npz archive; only these are read") from e
 
 # %% ../nbs/61_keypoint_files.ipynb #d683363d
 def _contents(path:Path)->object:
     "What a file or a folder holds."
     if path.is_dir():
         files = sorted(path.glob("*.json"))
-        if not files: raise ValueError("the folder holds no .json file; one for each frame is needed, as OpenPose writes them")
-        if sum(f.stat().st_size for f in files) > MAX_BYTES: raise ValueError(f"its files have more than {MAX_BYTES:,} bytes together; that many are allowed")
+        labels = [] if files else sorted(path.glob("*.txt"))
+        if not files and not labels: raise ValueError("the folder holds no .json and no .txt file; one for each frame is needed, as OpenPose and Ultralytics write them")
+        if sum(f.stat().st_size for f in files or labels) > MAX_BYTES: raise ValueError(f"its files have more than {MAX_BYTES:,} bytes together; that many are allowed")
+        if labels: return {"labels": {f.name: f.read_text() for f in labels}}
         pages = {f.name: load_json(f) for f in files}
         other = next((name for name, page in pages.items() if page is not None and (not isinstance(page, dict) or "people" not in page)), None)
         if other: raise ValueError(f"{other} has no `people`; a folder is read as OpenPose's, with one frame in each file, and files of other kinds one by one")
@@ -340,11 +514,19 @@ def _contents(path:Path)->object:
     with path.open("rb") as f: start = f.read(8)
     if start[:6] == b"\x93NUMPY": raise ValueError("it is a bare .npy array; np.savez(path, keypoints=..., confidence=...) makes a file that says what is what")
     if start[:1] == b"\x80": raise ValueError("it is a pickle, which could run anything; JSON and .npz are read")
-    if start[:2] != b"PK": return load_json(path)
+    if start[:2] != b"PK": return _rows_of(path) or load_json(path)
     contents, _ = read_npz(path)
     objects = [key for key, value in contents.items() if not isinstance(value, np.ndarray)]
-    if objects: raise ValueError(f"the key {objects[0][:40]!r} holds Python objects; plain arrays of numbers and text are allowed")
+    if objects and not (isinstance(contents.get("positions_2d"), dict) and set(objects) <= {"positions_2d", "metadata"}): raise ValueError(f"the key {objects[0][:40]!r} holds Python objects; plain arrays of numbers and text are allowed")
     return contents
+
+def _rows_of(path:Path)->dict|None:
+    "The table in a file, or the labels of one picture; None if it is neither."
+    with path.open("rb") as f: first = f.readline(10**5).decode("utf-8-sig", "replace").strip()
+    if re.fullmatch(r"\d+( -?[\d.]+(e-?\d+)?){10,}", first): return {"labels": {path.name: _text(path)}}
+    if first[:1] in "[{" or not re.search("[,;\t]", first) or not re.search(r"\bx|x\b|_x", first, re.I): return None
+    header, *rows = csv.reader(_text(path).splitlines(), delimiter=next(c for c in ";\t," if c in first))
+    return {"columns": header, "rows": rows}
 
 # %% ../nbs/61_keypoint_files.ipynb #d23035ba
 def read_sightings(
@@ -458,11 +640,6 @@ def _census(rows:dict, joints:np.ndarray)->dict:
     return dict(sorted(counts.items(), key=lambda item: item[1], reverse=True))
 
 # %% ../nbs/61_keypoint_files.ipynb #6da128fa
-@patch
-def people(self:Sightings)->dict: # id → (number of frames, mean confidence), the one seen most often first
-    "Who is in a keypoint file; the id is None where there is one person, and no name for them."
-    with one_sentence(self.path): return dict(self.census)
-
 def people(
     path:str|Path, # of a file or folder
 )->dict:           # id → (number of frames, mean confidence), the one seen most often first
@@ -470,7 +647,7 @@ def people(
     return read_sightings(path).people()
 
 # %% ../nbs/61_keypoint_files.ipynb #8845cce0
-_BY_NUMBER, _BODY = {17: "coco", 18: "coco18", 25: "body25", 26: "halpe26"}, {133: 17, 136: 26}
+_BY_NUMBER, _BODY = {17: "coco", 18: "coco18", 25: "body25", 26: "halpe26", 33: "blazepose"}, {133: 17, 136: 26}
 
 def _find_order(found:Sightings, layout)->tuple:
     "Name of the layout, or None, and how many of the joints belong to it."
