@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['MAX_BYTES', 'MAX_NUMBERS', 'KINDS', 'MAX_PEOPLE', 'DetectedClip', 'one_sentence', 'person_joints', 'person_id',
            'sightings_of', 'frame_numbers', 'without_gaps', 'Sightings', 'recognise', 'load_json', 'read_sightings',
-           'follow_people', 'people', 'read_keypoint_file', 'write_keypoint_npz']
+           'follow_people', 'people', 'read_keypoint_file', 'in_pixels', 'write_keypoint_npz']
 
 # %% ../nbs/61_keypoint_files.ipynb #40a4532a
 import csv, json, math, re
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -280,7 +280,10 @@ def _mmpose(data:dict|list)->Sightings:
              for page in pages for one in page["instances"] or [] if one]
     names = meta.get("keypoint_id2name")
     names = tuple(names[k] for k in sorted(names, key=int)) if names else None
-    return Sightings("MMPose", list(dict.fromkeys(page["frame_id"] for page in pages)), sightings_of(found), names)
+    layout = meta.get("dataset_name") if not names and meta.get("dataset_name") in [*LAYOUTS] else None
+    seen = sightings_of(found)
+    if layout and any(len(joints) != LAYOUTS[layout].n_joints for *_, joints in seen): layout = None
+    return Sightings("MMPose", list(dict.fromkeys(page["frame_id"] for page in pages)), seen, names, layout)
 
 # %% ../nbs/61_keypoint_files.ipynb #a12c3fd3
 def _annotations(data:dict)->Sightings:
@@ -515,7 +518,11 @@ def _contents(path:Path)->object:
     if start[:6] == b"\x93NUMPY": raise ValueError("it is a bare .npy array; np.savez(path, keypoints=..., confidence=...) makes a file that says what is what")
     if start[:1] == b"\x80": raise ValueError("it is a pickle, which could run anything; JSON and .npz are read")
     if start[:2] != b"PK": return _rows_of(path) or load_json(path)
-    contents, _ = read_npz(path)
+    try: contents, _ = read_npz(path)
+    except ValueError as e:
+        if "an object array" not in str(e): raise
+        raise ValueError(f"{e}; files that VideoPose3D's infer_video_d2.py wrote are made into one data_2d_custom_….npz, which is read, "
+                         "by its prepare_data_2d_custom.py") from e
     objects = [key for key, value in contents.items() if not isinstance(value, np.ndarray)]
     if objects and not (isinstance(contents.get("positions_2d"), dict) and set(objects) <= {"positions_2d", "metadata"}): raise ValueError(f"the key {objects[0][:40]!r} holds Python objects; plain arrays of numbers and text are allowed")
     return contents
@@ -662,6 +669,16 @@ def _find_order(found:Sightings, layout)->tuple:
     else: name = None if found.kind == "arrays" else _BY_NUMBER.get(n)
     return (name, n) if name else (None, K)
 
+# %% ../nbs/61_keypoint_files.ipynb #cec0ee58
+@patch
+def assumed(self:Sightings,
+    layout:str|Layout|None=None, # of the joints, as given; None: nobody said
+)->str|None:                     # a sentence, or None
+    "What is assumed of the joints because neither the file nor anybody says it."
+    with one_sentence(self.path): name, _ = _find_order(self, layout)
+    if layout is not None or self.layout is not None or self.names or name is None: return None
+    return f"{self.path} does not say which joints these are: {len(self.seen[0][2])} joints: {name} assumed"
+
 # %% ../nbs/61_keypoint_files.ipynb #38daf954
 @patch
 def clip(self:Sightings,
@@ -687,6 +704,18 @@ def read_keypoint_file(
 )->DetectedClip:                  # a row for each frame of the file; where the person is not seen, NaN
     "One person's keypoints from a detector's file."
     return read_sightings(path).clip(person, layout)
+
+# %% ../nbs/61_keypoint_files.ipynb #415ae401
+def in_pixels(
+    clip:DetectedClip, # of one person
+    size:Sequence,     # (w, h) px, of the pictures
+)->tuple:              # the clip in pixels; whether it was in shares of the picture
+    "A clip whose keypoints are shares of the picture, 0 … 1, in pixels; any other as it is."
+    there = clip.keypoints[~np.isnan(clip.keypoints)]
+    if not len(there) or np.abs(there).max() > 2: return clip, False
+    if there.min() < -.5:
+        raise ValueError(f"the keypoints go from {there.min():.2f} to {there.max():.2f}; pixels, or shares of the picture from 0 to 1, are allowed")
+    return replace(clip, keypoints=clip.keypoints*np.array(size, np.float32)), True
 
 # %% ../nbs/61_keypoint_files.ipynb #508a7a42
 def write_keypoint_npz(
