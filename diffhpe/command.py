@@ -85,7 +85,8 @@ def lift_file(
             assumed[f"{path} does not say how many frames per second the video has: {TRAINED_FPS:g} assumed"] = True
         try:
             clip, shares = in_pixels(clip, size)
-            if shares: assumed[f"{path} has keypoints from 0 to 1: shares of the picture, {size[0]:g}x{size[1]:g}, assumed"] = True
+            if shares:
+                assumed[f"{path} has keypoints from 0 to 1: shares of the picture, {size[0]:g}x{size[1]:g}, assumed"] = True
             clip, step = even_rows(clip)
             lifter = lifter or Lifter.load()
             motion = lifter(clip.keypoints, size, clip.layout, clip.confidence, rate/step, person="" if clip.person is None else str(clip.person), **options)

@@ -216,7 +216,9 @@ def _openpose(pages:Mapping)->Sightings:
     def found():
         for name, page in pages.items():
             for one in _people(page):
-                if one: yield name, one.get("person_id"), one["pose_keypoints_2d"] if "pose_keypoints_2d" in one else one["joints"], None
+                if not one: continue
+                key = "pose_keypoints_2d" if "pose_keypoints_2d" in one else "joints"
+                yield name, one.get("person_id"), one[key], None
     return Sightings("OpenPose", list(pages), sightings_of(found()))
 
 def _people(page)->list:
@@ -234,27 +236,36 @@ def _results(rows:list)->Sightings:
     "COCO's results, and AlphaPose's, which have a picture's name for `image_id`, and `idx` if people were followed."
     rows = [row for row in rows if row]
     key = _frame_of(rows[0])
-    found = [(row[key], row.get("track_id", row.get("idx")), row["keypoints"], row.get("keypoint_scores")) for row in rows]
+    found = [(row[key], row.get("track_id", row.get("idx")), row["keypoints"], row.get("keypoint_scores"))
+             for row in rows]
     return Sightings("COCO results or AlphaPose", list(dict.fromkeys(frame for frame, *_ in found)), sightings_of(found))
 
 def _poseflow(data:dict)->Sightings:
     "AlphaPose's tracker PoseFlow: picture → people."
-    found = [(name, one.get("idx"), one["keypoints"], None) for name, people in data.items() for one in people or [] if one]
+    found = [(name, one.get("idx"), one["keypoints"], None)
+             for name, people in data.items() for one in people or [] if one]
     return Sightings("PoseFlow", list(data), sightings_of(found))
 
 def _kinetics(data:dict)->Sightings:
     "kinetics-skeleton, of ST-GCN: frames with a flat list of x and y."
     pages = [page for page in data["data"] if page]
-    found = [(page["frame_index"], one.get("person_id"), [one["pose"][k:k + 2] for k in range(0, len(one["pose"]), 2)], one.get("score"))
+    pairs = lambda flat: [flat[k:k + 2] for k in range(0, len(flat), 2)]
+    found = [(page["frame_index"], one.get("person_id"), pairs(one["pose"]), one.get("score"))
              for page in pages for one in page["skeleton"] or [] if one and one.get("pose")]
-    return Sightings("kinetics-skeleton", list(dict.fromkeys(page["frame_index"] for page in pages)), sightings_of(found))
+    frames = list(dict.fromkeys(page["frame_index"] for page in pages))
+    return Sightings("kinetics-skeleton", frames, sightings_of(found))
 
 # %% ../nbs/61_keypoint_files.ipynb #d0217ed0
 def _ultralytics(data:list)->Sightings:
     "Lists of people for one picture, or a list of such lists."
     pages = data if any(isinstance(page, list) for page in data) else [data]
-    found = [(f, one.get("track_id"), list(map(list, zip(one["keypoints"]["x"], one["keypoints"]["y"]))), one["keypoints"].get("visible"))
-             for f, page in enumerate(pages) for one in page or [] if one and one.get("keypoints")]
+    found = []
+    for f, page in enumerate(pages):
+        for one in page or []:
+            joints = one.get("keypoints") if one else None
+            if not joints: continue
+            places = [list(place) for place in zip(joints["x"], joints["y"])]
+            found.append((f, one.get("track_id"), places, joints.get("visible")))
     return Sightings("Ultralytics", list(range(len(pages))), sightings_of(found))
 
 def _labels(pages:dict)->Sightings:
@@ -263,8 +274,11 @@ def _labels(pages:dict)->Sightings:
     for name, text in pages.items():
         for line in text.splitlines():
             values = [float(v) for v in line.split()][5:]
-            width, K = next(((w, k) for k in (17, None) for w in (3, 2) for k in [k or len(values)//w] if 0 <= len(values) - w*k <= 2), (3, 0))
-            if not K: raise ValueError(f"{name} has a line of {len(values) + 5} numbers; a class, 4 of a box, and the joints' are needed")
+            ways = [(w, k or len(values)//w) for k in (17, None) for w in (3, 2)]     # COCO's 17 joints, or any number
+            width, K = next(((w, k) for w, k in ways if 0 <= len(values) - w*k <= 2), (3, 0))
+            if not K:
+                raise ValueError(f"{name} has a line of {len(values) + 5} numbers; a class, 4 of a box, "
+                                 "and the joints' are needed")
             more = values[width*K:]
             who = int(more[-1]) if more and (len(more) == 2 or more[-1] > 1) else None
             found.append((name, who, [values[n:n + width] for n in range(0, width*K, width)], None))
@@ -273,7 +287,9 @@ def _labels(pages:dict)->Sightings:
 # %% ../nbs/61_keypoint_files.ipynb #f8045f8a
 def _mmpose(data:dict|list)->Sightings:
     "MMPose's inferencer: frames with instances, with meta information or without; or the instances of a single picture."
-    meta, pages = (data.get("meta_info") or {}, data["instance_info"]) if isinstance(data, dict) and "instance_info" in data else ({}, data if isinstance(data, list) else [{"frame_id": 0, **data}])
+    whole = isinstance(data, dict) and "instance_info" in data
+    meta, pages = (data.get("meta_info") or {}, data["instance_info"]) if whole else ({}, data)
+    if isinstance(pages, dict): pages = [{"frame_id": 0, **pages}]
     pages = [page for page in pages if page]
     if "instances" not in pages[0]: pages = [{"frame_id": 0, "instances": pages}]
     found = [(page["frame_id"], one.get("track_id"), one["keypoints"], one.get("keypoint_scores"))
@@ -293,7 +309,9 @@ def _annotations(data:dict)->Sightings:
     if len(set(name.values())) != len(name): name = {i: i for i in name}
     marks = [a for a in data["annotations"] if a and not _nothing(a.get("keypoints"))]
     other = next((a for a in marks if a["image_id"] not in name), None)
-    if other: raise ValueError(f"an annotation is of the picture {str(other['image_id'])[:40]}, which is not among the {len(name)} images; all must be")
+    if other:
+        raise ValueError(f"an annotation is of the picture {str(other['image_id'])[:40]}, which is not among "
+                         f"the {len(name)} images; all must be")
     seen = sightings_of((name[a["image_id"]], a.get("track_id"), a["keypoints"], None) for a in marks)
     for *_, joints in seen: joints[:, 2] = joints[:, 2] > 0
     seen = [one for one in seen if one[2][:, 2].any()]
@@ -303,7 +321,8 @@ def _annotations(data:dict)->Sightings:
     return Sightings("COCO annotations", list(name.values()), seen, names, image_size=size if size and all(size) else None)
 
 # %% ../nbs/61_keypoint_files.ipynb #702753f9
-_NO_ARRAYS = "the keypoints are no regular arrays of numbers; (F, K, 2) for one person, or for each frame (P, K, 2), is allowed"
+_NO_ARRAYS = ("the keypoints are no regular arrays of numbers; (F, K, 2) for one person, "
+              "or for each frame (P, K, 2), is allowed")
 
 def _depth(value)->int|None:
     "How many axes lists of numbers have; None where there is no number."
@@ -330,7 +349,8 @@ def _arrays(data:Mapping)->Sightings:
             trust = None if scores is None else [scores[f]] if single else scores[f]
             people = [page] if single else page
             if trust is not None and len(trust) != len(people): raise ValueError(f"frame {frames[f]} has keypoints of {len(people)} people and scores of {len(trust)}; the same number is allowed")
-            for i, one in enumerate(people): yield frames[f], plain.get("person") if single else None, one, None if trust is None else trust[i]
+            who = plain.get("person") if single else None
+            for i, one in enumerate(people): yield frames[f], who, one, None if trust is None else trust[i]
     size, fps = plain.get("image_size"), plain.get("fps")
     return Sightings("arrays" if single else "arrays of people", frames, sightings_of(found()), layout=plain.get("layout"),
                      image_size=None if size is None else tuple(size), fps=fps if fps is None else float(fps), complete=True)
@@ -351,48 +371,60 @@ def _landmarks(data:list|dict)->Sightings:
         for one in [] if _nothing(page) else [page] if _is_landmark(page[0]) else page:
             if _nothing(one): continue
             key = next((key for key in _TRUST if key in one[0]), None)
-            found.append((frames[-1], None, [[j["x"], j["y"]] if j else None for j in one], [j[key] if j else 0 for j in one] if key else None))
+            trust = [j[key] if j else 0 for j in one] if key else None
+            found.append((frames[-1], None, [[j["x"], j["y"]] if j else None for j in one], trust))
             if all(j and "name" in j for j in one): names = tuple(str(j["name"]).lower() for j in one)
-    return Sightings("landmarks", frames, sightings_of(found), names if names in map(tuple, map(str.split, JOINTS.values())) else None)
+    return Sightings("landmarks", frames, sightings_of(found), _known(names))
+
+def _known(names)->tuple|None:
+    "Names of joints, if they are those of a layout."
+    return names if names in [tuple(joints.split()) for joints in JOINTS.values()] else None
 
 def _is_landmark(value)->bool: return isinstance(value, dict) and "x" in value and "y" in value
 
 def _landmarks_key(page:dict)->str|None:
     "The key of the landmarks in a dict, or None."
-    return next((key for key in ("landmarks", "pose_landmarks", "poseLandmarks", "pose", "keypoints", "landmark") if key in page), None)
+    keys = "landmarks", "pose_landmarks", "poseLandmarks", "pose", "keypoints", "landmark"
+    return next((key for key in keys if key in page), None)
 
 def _holds_landmarks(data)->bool:
     "Whether landmarks lie in lists or dicts, at most three deep."
     for _ in range(6):
         if _is_landmark(data): return True
-        data = data.get(_landmarks_key(data)) if isinstance(data, dict) else next((d for d in data if not _nothing(d)), None) if isinstance(data, list) else None
+        if isinstance(data, dict): data = data.get(_landmarks_key(data))
+        elif isinstance(data, list): data = next((d for d in data if not _nothing(d)), None)
+        else: return False
     return False
 
 # %% ../nbs/61_keypoint_files.ipynb #8c8b868e
 _WHO = ("person", "person_id", "track_id", "idx")
-_JOINT = ("landmark", "landmark_id", "landmark_index", "landmark_name", "joint", "joint_id", "joint_name", "keypoint", "keypoint_id", "name", "index")
+_JOINT = ("landmark", "landmark_id", "landmark_index", "landmark_name", "joint", "joint_id", "joint_name", "keypoint",
+          "keypoint_id", "name", "index")
 _WHEN = (*_FRAME, "frame_number", "image", "filename", "file", "timestamp", "timestamp_ms", "time")
 
 def _columns(header:list)->dict:
     "Joint → place of its columns x, y and confidence (or None), of a table whose rows are frames."
     axis, joints = "|".join(("x", "y", *_TRUST)), {}
+    ways = rf"(?P<joint>.+)[ _.-](?P<axis>{axis})", rf"(?P<axis>{axis})[ _.-]?(?P<joint>\d+)", rf"(?P<axis>{axis})[ _.-](?P<joint>.+)"
     for n, name in enumerate(header):
-        found = re.fullmatch(rf"(?P<joint>.+)[ _.-](?P<axis>{axis})|(?P<axis2>{axis})[ _.-]?(?P<joint2>\d+)|(?P<axis3>{axis})[ _.-](?P<joint3>.+)", name)
+        found = next((match for way in ways if (match := re.fullmatch(way, name))), None)
         if not found: continue
-        joint, what = (next(v for k, v in found.groupdict().items() if k.startswith(part) and v) for part in ("joint", "axis"))
+        joint, what = found["joint"], found["axis"]
         joints.setdefault(joint, {})[what if what in "xy" else "trust"] = n
     return {joint: (at["x"], at["y"], at.get("trust")) for joint, at in joints.items() if {"x", "y"} <= set(at)}
 
 def _table(data:dict)->Sightings:
     "CSV, with a row for each frame or for each joint."
     header, rows = [str(name).strip().lower() for name in data["columns"]], [row for row in data["rows"] if any(row)]
-    if any(len(row) != len(header) for row in rows): raise ValueError(f"its header has {len(header)} columns, and a row has others; the same number is allowed")
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError(f"its header has {len(header)} columns, and a row has others; the same number is allowed")
     when, who, what = (next((header.index(key) for key in keys if key in header), None) for keys in (_WHEN, _WHO, _JOINT))
     joints = _columns(header)
     if joints: return _table_of_frames(rows, when, who, joints)
     trust = next((header.index(key) for key in _TRUST if key in header), None)
     if when is None or what is None or not {"x", "y"} <= set(header):
-        raise ValueError(f"its columns are {', '.join(header[:8])}; nose_x, nose_y, … or x0, y0, … for a row a frame, or frame, landmark, x, y for a row a joint, are allowed")
+        raise ValueError(f"its columns are {', '.join(header[:8])}; nose_x, nose_y, … or x0, y0, … for a row a frame, "
+                         "or frame, landmark, x, y for a row a joint, are allowed")
     return _table_of_joints(rows, when, who, what, (header.index("x"), header.index("y"), trust))
 
 # %% ../nbs/61_keypoint_files.ipynb #4614e1b7
@@ -409,10 +441,12 @@ def _names(cells:list)->list:
 def _table_of_frames(rows:list, when, who, joints:dict)->Sightings:
     "A row for each frame, or each person in it."
     frames = list(range(len(rows))) if when is None else _names([row[when] for row in rows])
-    found = [(f, None if who is None else row[who].strip(), [[_number(row[x]), _number(row[y])] for x, y, _ in joints.values()],
-              [1 if c is None else _number(row[c]) for *_, c in joints.values()]) for f, row in zip(frames, rows)]
-    known = tuple(joints) in map(tuple, map(str.split, JOINTS.values()))
-    return Sightings("table", list(dict.fromkeys(frames)), sightings_of(found), tuple(joints) if known else None)
+    def found():
+        for f, row in zip(frames, rows):
+            places = [[_number(row[x]), _number(row[y])] for x, y, _ in joints.values()]
+            trust = [1 if c is None else _number(row[c]) for *_, c in joints.values()]
+            yield f, None if who is None else row[who].strip(), places, trust
+    return Sightings("table", list(dict.fromkeys(frames)), sightings_of(found()), _known(tuple(joints)))
 
 def _table_of_joints(rows:list, when, who, what, at:tuple)->Sightings:
     "A row for each joint of each person in each frame."
@@ -431,13 +465,16 @@ def _table_of_joints(rows:list, when, who, what, at:tuple)->Sightings:
 def _videopose(data:Mapping)->Sightings:
     "VideoPose3D's `data_2d_custom_….npz`."
     meta = data.get("metadata") if isinstance(data.get("metadata"), dict) else {}
-    clips = [(video, rows) for video, subsets in data["positions_2d"].items() for cameras in subsets.values() for rows in cameras]
+    clips = [(video, rows) for video, subsets in data["positions_2d"].items()
+             for cameras in subsets.values() for rows in cameras]
     several, length = len(clips) > 1, max((len(rows) for _, rows in clips), default=0)
-    found = [(f, f"{video} {n}" if several else None, row, None) for n, (video, rows) in enumerate(clips) for f, row in enumerate(rows)]
+    found = [(f, f"{video} {n}" if several else None, row, None)
+             for n, (video, rows) in enumerate(clips) for f, row in enumerate(rows)]
     sizes = {(size.get("w"), size.get("h")) for size in (meta.get("video_metadata") or {}).values()}
     size = next(iter(sizes)) if len(sizes) == 1 and all(next(iter(sizes))) else None
     layout = meta.get("layout_name") if meta.get("layout_name") in LAYOUTS else None
-    return Sightings("VideoPose3D", list(range(length)), sightings_of(found), layout=layout, image_size=size, complete=True)
+    return Sightings("VideoPose3D", list(range(length)), sightings_of(found), layout=layout, image_size=size,
+                     complete=True)
 
 # %% ../nbs/61_keypoint_files.ipynb #9722f628
 def _first(data)->dict:
@@ -446,7 +483,12 @@ def _first(data)->dict:
 
 def _all_pages(data:dict)->bool:
     "A page of people, or nothing, for each frame."
-    return not all(page is None for page in data.values()) and all(page is None or isinstance(page, dict) and ("people" in page or "bodies" in page) for page in data.values())
+    pages = [page for page in data.values() if page is not None]
+    return bool(pages) and all(isinstance(page, dict) and ("people" in page or "bodies" in page) for page in pages)
+
+def _joints_of(one:dict)->dict:
+    "Somebody's keypoints, where these are a dict."
+    return one["keypoints"] if isinstance(one.get("keypoints"), dict) else {}
 
 KINDS = { # name → test of what a file holds, reader of it
     "OpenPose": (lambda d: isinstance(d, dict) and ("people" in d or "bodies" in d or _all_pages(d)),
@@ -457,7 +499,7 @@ KINDS = { # name → test of what a file holds, reader of it
                            and "keypoints" in next((_first(p) for p in d.values() if p), {}), _poseflow),
     "kinetics-skeleton": (lambda d: isinstance(d, dict) and "skeleton" in _first(d.get("data")), _kinetics),
     "Ultralytics": (lambda d: isinstance(d, dict) and set(d) == {"labels"}
-                              or isinstance(d, list) and any(isinstance(_first(p).get("keypoints"), dict) and "x" in _first(p)["keypoints"] for p in (d, *d)),
+                              or isinstance(d, list) and any("x" in _joints_of(_first(p)) for p in (d, *d)),
                     lambda d: _labels(d["labels"]) if isinstance(d, dict) else _ultralytics(d)),
     "landmarks": (_holds_landmarks, _landmarks),
     "table": (lambda d: isinstance(d, dict) and {"columns", "rows"} <= set(d), _table),
@@ -495,11 +537,12 @@ def load_json(
 
 def _text(path:Path)->str:
     "The text of a file."
-    if path.stat().st_size > MAX_BYTES: raise ValueError(f"it has {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are allowed")
+    if (size := path.stat().st_size) > MAX_BYTES: raise ValueError(f"it has {size:,} bytes; at most {MAX_BYTES:,} are allowed")
     raw = path.read_bytes()
     if not raw.strip(): raise ValueError("the file is empty")
     try: return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as e: raise ValueError(f"it begins with {raw[:8]!r} and is neither JSON, nor CSV, nor an .npz archive; only these are read") from e
+    except UnicodeDecodeError as e:
+        raise ValueError(f"it begins with {raw[:8]!r} and is neither JSON, nor CSV, nor an .npz archive; only these are read") from e
 
 # %% ../nbs/61_keypoint_files.ipynb #d683363d
 def _contents(path:Path)->object:
@@ -507,7 +550,9 @@ def _contents(path:Path)->object:
     if path.is_dir():
         files = sorted(path.glob("*.json"))
         labels = [] if files else sorted(path.glob("*.txt"))
-        if not files and not labels: raise ValueError("the folder holds no .json and no .txt file; one for each frame is needed, as OpenPose and Ultralytics write them")
+        if not files and not labels:
+            raise ValueError("the folder holds no .json and no .txt file; one for each frame is needed, as OpenPose and "
+                             "Ultralytics write them")
         if sum(f.stat().st_size for f in files or labels) > MAX_BYTES: raise ValueError(f"its files have more than {MAX_BYTES:,} bytes together; that many are allowed")
         if labels: return {"labels": {f.name: f.read_text() for f in labels}}
         pages = {f.name: load_json(f) for f in files}
@@ -521,8 +566,8 @@ def _contents(path:Path)->object:
     try: contents, _ = read_npz(path)
     except ValueError as e:
         if "an object array" not in str(e): raise
-        raise ValueError(f"{e}; files that VideoPose3D's infer_video_d2.py wrote are made into one data_2d_custom_….npz, which is read, "
-                         "by its prepare_data_2d_custom.py") from e
+        raise ValueError(f"{e}; files that VideoPose3D's infer_video_d2.py wrote are made into one data_2d_custom_….npz, "
+                         "which is read, by its prepare_data_2d_custom.py") from e
     objects = [key for key, value in contents.items() if not isinstance(value, np.ndarray)]
     if objects and not (isinstance(contents.get("positions_2d"), dict) and set(objects) <= {"positions_2d", "metadata"}): raise ValueError(f"the key {objects[0][:40]!r} holds Python objects; plain arrays of numbers and text are allowed")
     return contents
@@ -714,7 +759,8 @@ def in_pixels(
     there = clip.keypoints[~np.isnan(clip.keypoints)]
     if not len(there) or np.abs(there).max() > 2: return clip, False
     if there.min() < -.5:
-        raise ValueError(f"the keypoints go from {there.min():.2f} to {there.max():.2f}; pixels, or shares of the picture from 0 to 1, are allowed")
+        raise ValueError(f"the keypoints go from {there.min():.2f} to {there.max():.2f}; pixels, or shares of the "
+                         "picture from 0 to 1, are allowed")
     return replace(clip, keypoints=clip.keypoints*np.array(size, np.float32)), True
 
 # %% ../nbs/61_keypoint_files.ipynb #508a7a42
