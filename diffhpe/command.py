@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.script import call_parse, store_true
 
 from .export import WRITERS, write
-from .keypoint_files import DetectedClip, people, read_keypoint_file
+from .keypoint_files import DetectedClip, Sightings, in_pixels, read_sightings
 from .layouts import find_layout
 from .lifter import TRAINED_FPS, Lifter
 from .trajectory import Intrinsics
@@ -49,15 +49,15 @@ def even_rows(
 
 # %% ../nbs/70_command.ipynb #de5866c3
 def whom(
-    path:str|Path,   # of a keypoint file
+    found:Sightings, # of a keypoint file
     person:str|None, # an id, "all", or None for whoever is in most frames
 )->list:             # of ids
     "The people of a file who are asked for."
-    ids = list(people(path))
+    ids = list(found.people())
     if person is None: return ids[:1]
     if str(person) == "all": return ids
     chosen = [i for i in ids if str(i) == str(person)]
-    if not chosen: raise ValueError(f"{path}: there is nobody with the id {person}; there {'are' if len(ids) > 1 else 'is'} {', '.join(map(str, ids[:20]))}{' and others' if len(ids) > 20 else ''}, and 'all' is allowed")
+    if not chosen: raise ValueError(f"{found.path}: there is nobody with the id {person}; there {'are' if len(ids) > 1 else 'is'} {', '.join(map(str, ids[:20]))}{' and others' if len(ids) > 20 else ''}, and 'all' is allowed")
     return chosen
 
 # %% ../nbs/70_command.ipynb #ca1228d4
@@ -73,13 +73,20 @@ def lift_file(
 )->list:                         # of `LiftedMotion`, one for each person
     "Lift the people of a detector's file."
     if layout is not None: find_layout(layout)
-    motions, several, assumed = [], whom(path, person), set()
+    found, motions, assumed = read_sightings(path), [], {}
+    several = whom(found, person)
+    if sentence := found.assumed(layout): assumed[sentence] = True
     for who in several:
-        clip = read_keypoint_file(path, layout, who)
+        clip = found.clip(who, layout)
         size, rate = (given if given is not None else found for given, found in ((image_size, clip.image_size), (fps, clip.fps)))
         if size is None: raise ValueError(f"{path} does not say how large the pictures are; the size, as in 1920x1080, is needed")
-        if rate is None: rate = assumed.add(f"{path} does not say how many frames per second the video has: {TRAINED_FPS:g} assumed") or TRAINED_FPS
+        if rate is None:
+            rate = TRAINED_FPS
+            assumed[f"{path} does not say how many frames per second the video has: {TRAINED_FPS:g} assumed"] = True
         try:
+            clip, shares = in_pixels(clip, size)
+            if shares:
+                assumed[f"{path} has keypoints from 0 to 1: shares of the picture, {size[0]:g}x{size[1]:g}, assumed"] = True
             clip, step = even_rows(clip)
             lifter = lifter or Lifter.load()
             motion = lifter(clip.keypoints, size, clip.layout, clip.confidence, rate/step, person="" if clip.person is None else str(clip.person), **options)

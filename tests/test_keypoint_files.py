@@ -4,6 +4,8 @@ import copy, json, random
 import numpy as np
 import pytest
 
+from diffhpe import command, keypoint_files
+from diffhpe.export import LiftedMotion
 from diffhpe.keypoint_files import KINDS, DetectedClip, people, read_keypoint_file, recognise, write_keypoint_npz
 from diffhpe.layouts import JOINTS, LAYOUTS, to_h36m
 
@@ -82,6 +84,77 @@ def arrays_npz(folder, persons, start=3):
     np.savez(folder/"rtm.npz", keypoints=stack[..., :2].astype("f4"), scores=stack[..., 2].astype("f4"), frames=start + np.arange(len(stack))); return folder/"rtm.npz"
 
 WRITERS = [openpose, by_frame, alphapose, coco_results, mmpose, mmpose_meta, coco_annotations, arrays_json, arrays_npz]
+# those of one person, or without the number of the first frame: {None: rows} only, frames from 0
+
+def poseflow(folder, rows):
+    pages = {f"{f}.jpg": [{"keypoints": flat(row), "scores": 2.1, "idx": 5}] if row.any() else [] for f, row in enumerate(rows)}
+    (folder/"poseflow.json").write_text(json.dumps(pages)); return folder/"poseflow.json"
+
+def alphapose_merged(folder, rows):
+    items = [{"image_id": f"{f}.jpg", "keypoints": flat(row), "score": 1., "idx": [[5.0], [7.0]]} for f, row in there(rows)]
+    (folder/"merged.json").write_text(json.dumps(items)); return folder/"merged.json"
+
+def kinetics(folder, rows):
+    pages = [{"frame_index": f, "skeleton": [{"pose": [v for joint in row for v in joint[:2]], "score": [joint[2] for joint in row]}] if np.any(row) else []} for f, row in enumerate(rows.tolist())]
+    (folder/"kinetics.json").write_text(json.dumps({"data": pages, "label": "walk", "label_index": 3})); return folder/"kinetics.json"
+
+def ultralytics(folder, rows):
+    pages = [[{"name": "person", "class": 0, "confidence": .9, "track_id": 5, "box": {}, "keypoints": dict(zip(("x", "y", "visible"), map(list, zip(*row))))}] if np.any(row) else [] for row in rows.tolist()]
+    (folder/"ultralytics.json").write_text(json.dumps(pages)); return folder/"ultralytics.json"
+
+def json_lines(folder, rows):
+    (folder/"a.jsonl").write_text("".join(json.dumps({"frame": f, "track_id": 5, "keypoints": flat(row)}) + "\n" for f, row in there(rows))); return folder/"a.jsonl"
+
+def landmarks(folder, rows):
+    pages = [{"frame": f, "landmarks": [dict(x=x, y=y, z=0, visibility=c) for x, y, c in row] if np.any(row) else []} for f, row in enumerate(rows.tolist())]
+    (folder/"landmarks.json").write_text(json.dumps(pages)); return folder/"landmarks.json"
+
+def landmark_lists(folder, rows):
+    pages = [[dict(x=x, y=y, z=0, visibility=c, presence=1) for x, y, c in row] if np.any(row) else None for row in rows.tolist()]
+    (folder/"landmarks.json").write_text(json.dumps(pages)); return folder/"landmarks.json"
+
+def wide(folder, rows, name="{}".format, axes=("x", "y", "visibility"), cells=",".join, sep="_"):
+    names = JOINTS["coco"].split()
+    lines = [cells(["frame", *(f"{name(j)}{sep}{a}" for j in names for a in axes)]), *(cells([str(f), *("" if not np.any(row) else str(v) for joint in row for v in joint)]) for f, row in enumerate(rows.tolist()))]
+    (folder/"wide.csv").write_text("\n".join(lines)); return folder/"wide.csv"
+
+def wide_numbers(folder, rows):
+    lines = [";".join(f"{a}{k}" for k in range(17) for a in "xyv"), *(";".join(map(str, flat(row))) for row in rows.tolist())]
+    (folder/"numbers.csv").write_text("\n".join(lines)); return folder/"numbers.csv"
+
+def long(folder, rows):
+    lines = ["timestamp,person_id,landmark,x,y,visibility", *(f"{f/25:.4f},5,{j},{x},{y},{c}" for f, row in enumerate(rows.tolist()) for j, (x, y, c) in enumerate(row))]
+    (folder/"long.csv").write_text("\r\n".join(lines)); return folder/"long.csv"
+
+def labels(folder, rows):
+    folder = folder/"labels"; folder.mkdir()
+    for f, row in enumerate(rows.tolist()): (folder/f"v_{f + 1}.txt").write_text(f"0 .5 .5 .2 .4 {' '.join(map(str, flat(row)))} .9 5\n" if np.any(row) else "")
+    return folder
+
+def videopose(folder, rows):
+    np.savez(folder/"data_2d_custom_a.npz", positions_2d={"a.mp4": {"custom": [rows[..., :2].astype("f4")]}},
+             metadata={"layout_name": "coco", "num_joints": 17, "keypoints_symmetry": [[1], [2]], "video_metadata": {"a.mp4": {"w": 640, "h": 480}}}); return folder/"data_2d_custom_a.npz"
+
+ONE_PERSON = [poseflow, alphapose_merged, kinetics, ultralytics, json_lines, landmarks, landmark_lists, wide, wide_numbers, long, labels, videopose]
+
+@pytest.mark.parametrize("write", ONE_PERSON)
+def test_other_kinds_read_back(write, tmp_path):
+    rows = known().clip(None, [np.inf, np.inf, 1])
+    clip = read_keypoint_file(write(tmp_path, rows))
+    if write is videopose: rows[..., 2] = rows[..., 0] != 0
+    np.testing.assert_array_equal(clip.keypoints, clip_of(rows).keypoints); np.testing.assert_allclose(clip.confidence, clip_of(rows).confidence)
+    assert clip.layout == "coco" and clip.image_size == ((640, 480) if write is videopose else None) and np.diff(clip.frames).tolist() == [1]*11
+    assert str(clip.person) == ("5" if write in (poseflow, alphapose_merged, ultralytics, json_lines, long, labels) else "None")
+
+def test_one_page_is_one_frame(tmp_path):
+    row = known()[0]
+    for page in ({"people": [{"pose_keypoints_2d": flat(row)}]}, {"bodies": [{"joints": flat(row)}]}, {"instances": instances({None: known()}, 0)},
+                 instances({None: known()}, 0), {"landmarks": [dict(x=x, y=y, visibility=c) for x, y, c in row]}):
+        (tmp_path/"a.json").write_text(json.dumps(page))
+        np.testing.assert_array_equal(read_keypoint_file(tmp_path/"a.json").keypoints, clip_of(row[None]).keypoints)
+    path = labels(tmp_path, known())/"v_1.txt"
+    np.testing.assert_array_equal(read_keypoint_file(path).keypoints, clip_of(row[None]).keypoints)
+
 WITH_IDS = [openpose, alphapose, coco_results, mmpose, mmpose_meta, coco_annotations]
 
 def visible_only(rows):
@@ -136,11 +209,80 @@ def test_own_files_are_read_back(tmp_path):
 
 def test_every_kind_is_written_here(tmp_path):
     seen = set()
-    for i, write in enumerate(WRITERS):
+    for i, write in enumerate([*WRITERS, *ONE_PERSON]):
         (tmp_path/str(i)).mkdir()
-        path = write(tmp_path/str(i), {None: known()})
-        if path.suffix == ".json": seen.add(recognise(json.loads(path.read_text())).kind.split(" of ")[0])
+        path = write(tmp_path/str(i), {None: known()} if write in WRITERS else known())
+        seen.add(keypoint_files.read_sightings(path).kind.split(" of ")[0])
     assert seen == set(KINDS)
+
+def test_a_file_is_read_and_followed_once(tmp_path, monkeypatch):
+    "However many people are lifted; nobody is lifted here, a stand-in notes who would be."
+    persons = {None: known(missing=()), -1: known(missing=(5, 6), shift=500, seed=1), "b": known(missing=(), shift=900, seed=2)}
+    path, calls = by_frame(tmp_path, persons), []
+    for name in ("load_json", "recognise", "follow_people"):
+        old = getattr(keypoint_files, name)
+        monkeypatch.setattr(keypoint_files, name, lambda *a, old=old, name=name, **kw: calls.append(name) or old(*a, **kw))
+    def lifter(keypoints, size, layout, confidence, rate, person, **options):
+        calls.append(person)
+        return LiftedMotion(np.zeros((len(keypoints), 17, 3)), fps=rate)
+    command.lift_file(path, lifter, (1920, 1080), "coco", "all", fps=25, say=print)
+    assert calls[:3] == ["load_json", "recognise", "follow_people"] and sorted(calls[3:]) == ["0", "1", "2"]
+    del calls[:]
+    found = keypoint_files.read_sightings(path)
+    for who in found.people(): same(found.clip(who), read_keypoint_file(path, person=who))
+    same(found.clip(), read_keypoint_file(path)); same(found.clip(2, "coco"), read_keypoint_file(path, "coco", 2))
+    assert calls.count("follow_people") == 1 + 3 + 2
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_the_corner_is_nobody_whatever_its_confidence(write, tmp_path):
+    "As Ultralytics writes joints below its threshold: x = y = 0, and the confidence is kept."
+    rows = known(missing=())
+    rows[4, 9], rows[7] = (0, 0, .45), (0, 0, .4)
+    wanted = rows*(rows[..., :1] != 0)
+    marked = write is coco_annotations
+    same(read_keypoint_file(write(tmp_path, {None: rows})),
+         clip_of(visible_only(wanted) if marked else wanted, layout="coco", image_size=(640, 480) if marked else None))
+
+def test_the_corner_is_nobody_in_arrays():
+    rows = known(missing=())
+    rows[4, 9] = 0, 0, .45
+    assert clip_of(rows).confidence[4, 9] == 0 and np.isnan(clip_of(rows).keypoints[4, 9]).all()
+    pixels, visible, confidence = to_h36m(rows[..., :2], "coco", rows[..., 2])
+    assert not visible[4, 13] and confidence[4, 13] == 0 and np.isnan(pixels[4, 13]).all() and visible[5, 13]
+
+NOBODY = [None, [], [None]*51, [0, 0, .4]*17, [float("nan")]*51, [[]], [[0, 0]]*17, [None]*17]
+
+@pytest.mark.parametrize("write", [openpose, by_frame, alphapose, coco_results, mmpose, mmpose_meta, coco_annotations, arrays_json])
+@pytest.mark.parametrize("nobody", [*NOBODY, "null"], ids=str)
+def test_nobody_is_passed_over(write, nobody, tmp_path):
+    "A null in a person's place, and each way to say that there is nothing, in frame 6."
+    rows = known(missing=(5,))
+    if write is coco_annotations: rows = visible_only(rows)
+    path = write(tmp_path, {None: rows})
+    wanted = read_keypoint_file(path).keypoints
+    wanted[3] = np.nan
+    file = sorted(path.glob("*.json"))[3] if path.is_dir() else path
+    data = json.loads(file.read_text())
+    if write is openpose: at, key = data["people"], 0
+    elif write is by_frame: at, key = data["6.jpg"]["people"], 0
+    elif write is arrays_json: at, key = data["keypoints"][3], 0
+    elif write is coco_annotations: at, key = data["annotations"], 3
+    elif write in (alphapose, coco_results): at, key = data, 3
+    else: at, key = (data["instance_info"] if write is mmpose_meta else data)[3]["instances"], 0
+    if nobody == "null" or write is arrays_json: at[key] = None if nobody == "null" else nobody
+    else: at[key].update({"keypoints": nobody} if "keypoints" in at[key] else {"pose_keypoints_2d": nobody})
+    file.write_text(json.dumps(data))
+    if write is arrays_json and isinstance(nobody, list) and len(nobody) == 51: return              # no shape of this kind
+    np.testing.assert_array_equal(read_keypoint_file(path).keypoints, wanted)
+
+@pytest.mark.parametrize("name", [lambda f, n: f"frame{f:05}_person{n}.jpg", lambda f, n: f"video_{f:04}_cam2.json", lambda f, n: f"{1305031102.175304 + f/30 + n/1e5:.6f}.png",
+    lambda f, n: f"cam_12-00-{(500 + 40*f)//1000:02}.{(500 + 40*f)%1000:03}.png", lambda f, n: f"{1700000000000 + 40*f + n % 3}.jpg", lambda f, n: f"{n}_{f}", lambda f, n: f"f{f}_{n:x}.jpg"])
+def test_the_order_of_time_is_the_file_s(name, tmp_path):
+    rows, other = known(F=60, missing=()), np.random.default_rng(0).permutation(300)
+    (tmp_path/"a.json").write_text(json.dumps([{"image_id": name(f + 3, other[f]), "keypoints": flat(row)} for f, row in enumerate(rows.tolist()) if f != 20]))
+    clip = read_keypoint_file(tmp_path/"a.json")
+    rows[20] = 0
+    np.testing.assert_array_equal(clip.keypoints, clip_of(rows).keypoints)
 
 # --- damage
 
@@ -173,9 +315,9 @@ def changed(data, rng):
         else: at[rng.choice(["people", "keypoints", "frames", "fps", "x"])] = at.pop(key)
         return data
 
-@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("write", [*WRITERS, poseflow, kinetics, ultralytics, landmarks, landmark_lists, videopose])
 def test_damaged_files_are_read_or_refused(write, tmp_path):
-    path, rng, n_read = write(tmp_path, {None: known(F=6, missing=(5,)), 3: known(F=6, missing=(), shift=500, seed=1)} if write in WITH_IDS else {None: known(F=6)}), random.Random(0), 0
+    path, rng, n_read = write(tmp_path, known(F=6)) if write in ONE_PERSON else write(tmp_path, {None: known(F=6, missing=(5,)), 3: known(F=6, missing=(), shift=500, seed=1)} if write in WITH_IDS else {None: known(F=6)}), random.Random(0), 0
     file = sorted(path.glob("*.json"))[2] if path.is_dir() else path
     raw = file.read_bytes()
     for cut in [0, 1, 2, 5, len(raw) - 1, *(rng.randrange(len(raw)) for _ in range(40))]:
@@ -192,6 +334,17 @@ def test_damaged_files_are_read_or_refused(write, tmp_path):
             for _ in range(rng.randrange(1, 3)): broken = changed(broken, rng) if isinstance(broken, (dict, list)) else broken
             file.write_text(json.dumps(broken)); n_read += read_or_refuse(path)
         assert 10 < n_read < 240
+
+@pytest.mark.parametrize("write", [json_lines, wide, wide_numbers, long, labels])
+def test_damaged_texts_are_read_or_refused(write, tmp_path):
+    path, rng = write(tmp_path, known(F=6)), random.Random(0)
+    file = sorted(path.glob("*.txt"))[2] if path.is_dir() else path
+    raw = file.read_bytes()
+    for _ in range(100):
+        broken = bytearray(raw[:rng.randrange(len(raw))] if rng.random() < .3 else raw)
+        for _ in range(rng.randrange(1, 4)):
+            if broken: broken[rng.randrange(len(broken))] = rng.choice(b",;. -x\n\"9")
+        file.write_bytes(broken); read_or_refuse(path)
 
 def test_damaged_arrays_are_read_or_refused(tmp_path):
     rng, path = np.random.default_rng(0), tmp_path/"a.npz"
