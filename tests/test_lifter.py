@@ -1,16 +1,19 @@
 "The lifter as its users meet it: a detector's file through the command, real motion through windows, long clips, bad input."
 import json, subprocess, sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import diffhpe
 from diffhpe.camera import h36m_cameras
 from diffhpe.command import example_clip, lift_command
 from diffhpe.export import LiftedMotion, read_lifted
 from diffhpe.lifter import Lifter
 from diffhpe.mocap import import_recording
+from diffhpe.models import DiffHPE
 from diffhpe.trajectory import Intrinsics
 from diffhpe.windows import border_ratio, window_starts
 
@@ -67,6 +70,40 @@ def test_missing_joints_and_nan(lifter, real_views):
     result = lifter(holes, camera.resolution, "h36m")
     assert np.isfinite(result.poses).all() and np.isfinite(result.trajectory).all()
     assert np.isnan(result.keypoints[100:112]).all() and (result.confidence[100:112] == 0).all()
+
+# --- frame rates; the model is small and knows nothing, so that no number of particular weights counts
+
+SIZE, LENS = (1000, 1000), Intrinsics((900, 900), (500, 500), (1000, 1000))
+
+@pytest.fixture(scope="module")
+def ignorant():
+    "A lifter whose model answers anything to anything, but not the same."
+    torch.manual_seed(0)
+    model = DiffHPE(channels=8, n_blocks=1)
+    for p in model.parameters(): torch.nn.init.normal_(p, std=.3)
+    return Lifter(model)
+
+def drift(seconds, fps):
+    "Pixels (F, 17, 2) of joints that move along lines, evenly."
+    t, rng = np.arange(round(seconds*fps) + 1)[:, None, None]/fps, np.random.default_rng(0)
+    return rng.uniform(300, 600, (17, 2)) + t*rng.uniform(-60, 60, (17, 2))
+
+@pytest.mark.parametrize("fps", [5, 10, 24, 30, 50, 60, 120])
+def test_gaps_are_counted_in_seconds_of_the_video(ignorant, fps):
+    whole, most = drift(2, fps), int(.5*fps)                                                                  # frames that are away for half a second at most
+    lift = lambda pixels: ignorant.lift(pixels, LENS, fps, hypotheses=1, sampler="ddim", n_steps=1)
+    def away(n): holes = whole.copy(); holes[2:2 + n, 13] = np.nan; return holes
+    np.testing.assert_allclose(lift(away(most)), lift(whole), atol=1e-4)                                      # a line through the gap is the truth here
+    assert np.abs(lift(away(most + 1)) - lift(whole)).max() > .01
+
+def test_motion_between_the_model_s_frames_is_smooth(ignorant):
+    "Straight lines there would have no acceleration in half of the frames."
+    a = np.linalg.norm(np.diff(ignorant.lift(drift(2, 120), LENS, 120, hypotheses=1, sampler="ddim", n_steps=1)[0], 2, axis=0), axis=-1)[:, 1:]
+    assert (a < .05*np.median(a)).mean() < .02
+
+def test_names_of_the_lifter_are_its_own():
+    names = {p.stem: set(import_module(f"diffhpe.{p.stem}").__all__) for p in Path(diffhpe.__file__).parent.glob("[a-z]*.py")}
+    assert {n: m for m, public in names.items() for n in public & names["lifter"] if m != "lifter"} == {}
 
 LONG = """
 import resource, sys, numpy as np, torch
