@@ -34,7 +34,7 @@ TRAINED_FPS = 50.
 def to_model_rate(
     pixels:np.ndarray, # (F, J, 2) px, at the times i/fps; NaN where hidden
     fps:float,         # of the video
-)->np.ndarray:         # (N, J, 2) px, at the times i/TRAINED_FPS, from the first frame's to the last one's or just after it
+)->np.ndarray:         # (N, J, 2) px, at the times i/TRAINED_FPS, up to the last frame's or just after it
     "Keypoints at the rate that the models know, linearly in between; a NaN on either side stays one."
     if fps == TRAINED_FPS: return pixels
     last = len(pixels) - 1
