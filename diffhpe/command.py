@@ -18,7 +18,7 @@ from fastcore.script import call_parse, store_true
 from .export import WRITERS, write
 from .keypoint_files import DetectedClip, Sightings, in_pixels, read_sightings
 from .layouts import find_layout
-from .lifter import TRAINED_FPS, Lifter
+from .lifter import SMOOTH, TRAINED_FPS, Lifter
 from .trajectory import Intrinsics
 from .viewer import write_viewer
 
@@ -144,6 +144,7 @@ def lift_command(
     aggregate:str="mean",  # of the hypotheses: mean, medoid, geometric_median, jpma
     coherent:store_true=False, # bones keep one length, the same on both sides
     fill:float=.5,         # seconds: a joint that is away for so long or less is taken from a line through its gap
+    smooth:float=SMOOTH,   # seconds: standard deviation of a Gaussian in time, against trembling; 0 turns it off
     threshold:float=.3,    # joints with this confidence or less are hidden
     mirrored:store_true=False, # the pictures are mirror images
     weights:str=None,      # folder of a trained model, or user/model of the Hugging Face Hub; the package's by default
@@ -155,10 +156,10 @@ def lift_command(
         given = Path(keypoints)
         outputs = [(option, path) for option, path in dict(out=out, bvh=bvh, view=view, csv=csv, film=film).items() if path]
         paths, shape = check_outputs(outputs or [("out", f"{given.stem}.npz")], given), picture_size(size)
-        options = dict(hypotheses=hypotheses, sampler=sampler, aggregate=aggregate, coherent=coherent, threshold=threshold, fill=fill, mirrored=mirrored, seed=seed, field_of_view=fov, progress_bar=sys.stderr.isatty())
-        if focal is not None:
-            if shape is None: raise ValueError("--focal needs --size, whose middle is the principal point")
-            options["intrinsics"] = Intrinsics((focal, focal), (shape[0]/2, shape[1]/2), shape)
+        options = dict(hypotheses=hypotheses, sampler=sampler, aggregate=aggregate, coherent=coherent, threshold=threshold, fill=fill,
+                       smooth=smooth, mirrored=mirrored, seed=seed, field_of_view=fov, progress_bar=sys.stderr.isatty())
+        if focal is not None and shape is None: raise ValueError("--focal needs --size, whose middle is the principal point")
+        if focal is not None: options["intrinsics"] = Intrinsics((focal, focal), (shape[0]/2, shape[1]/2), shape)
         motions = lift_file(given, Lifter.load(weights, device), shape, layout, person, fps, **options)
         for m in motions: print(f"{f'person {m.person}' if m.person else 'one person'}: {len(m)} frames from frame {m.first_frame}, {np.isfinite(m.keypoints).all(-1).mean():.0%} of the joints seen, distance {np.median(m.trajectory[:, 2]):.1f} m")
         for path in paths:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TABLE_1_DROPOUT', 'CHUNK', 'MODEL_NAMES', 'RELEASED_NAMES', 'check_keypoints', 'make_conditioning', 'DiffHPE',
-           'chunks', 'clip_generators', 'GraphLifter', 'write_atomically', 'model_name', 'MissingHead', 'model_config',
-           'build_model', 'load_weights', 'save_checkpoint', 'load_checkpoint', 'rename_released', 'Inert',
-           'read_released_file', 'released_sizes', 'load_released']
+           'chunks', 'clip_generators', 'part_noise', 'GraphLifter', 'write_atomically', 'model_name', 'MissingHead',
+           'model_config', 'build_model', 'load_weights', 'save_checkpoint', 'load_checkpoint', 'rename_released',
+           'Inert', 'read_released_file', 'released_sizes', 'load_released']
 
 # %% ../nbs/40_models.ipynb #ffd9fdf5
 import json
@@ -192,6 +192,21 @@ def clip_generators(
     seeds = torch.randint(2**62, (n_clips,), generator=generator, device=generator.device if generator is not None else "cpu").tolist()
     return [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
+# %% ../nbs/40_models.ipynb #02a16bdf
+def part_noise(
+    generators:Sequence[torch.Generator], # of n clips, left as they are
+    shape:Sequence[int],                  # (H, L, J, 3) of each clip's noise
+    part:slice,                           # of the hypotheses
+    device:str|torch.device="cpu",        # of the noise
+    dtype:torch.dtype|None=None,          # of the noise
+)->Callable:                              # () to the next (n·h, L, J, 3), standard normal
+    "Draws for some hypotheses of each clip, the same whatever else is drawn at a time."
+    own = [g.clone_state() for g in generators]
+    def draw():
+        whole = standard_normal((len(own)*shape[0], *shape[1:]), own, device, dtype)
+        return whole.view(len(own), *shape)[:, part].flatten(0, 1)
+    return draw
+
 # %% ../nbs/40_models.ipynb #904cc148
 @patch
 @torch.no_grad()
@@ -222,11 +237,13 @@ def sample(self:DiffHPE,
             condition, own = self.encode(keypoints[clips]), generators[clips]
             start = self.estimate(condition)
             for part in parts:
-                shape = poses[clips, part].shape
-                n = shape[0]*shape[1]
-                x_T = standard_normal((n, *tail), own, device, keypoints.dtype) if initial_noise is None else shaped(initial_noise)[clips, part].reshape(n, *tail)
-                z = None if step_noise is None else LazyNoise(len(step_noise), lambda t, clips=clips, part=part, n=n: shaped(step_noise[t])[clips, part].reshape(n, *tail))
-                x = run(given(condition, shape[1]), x_T, self.schedule, n_steps=n_steps, generator=own, step_noise=z, **extra)
+                shape, draw = poses[clips, part].shape, part_noise(own, (H, *tail), part, device, keypoints.dtype)
+                of = lambda noise, clips=clips, part=part: shaped(noise)[clips, part].flatten(0, 1)
+                x_T = draw() if initial_noise is None else of(initial_noise)
+                given_z = lambda t, of=of: of(step_noise[t])
+                drawn_z = lambda t, draw=draw: draw()
+                z = LazyNoise(self.n_steps, drawn_z) if step_noise is None else LazyNoise(len(step_noise), given_z)
+                x = run(given(condition, shape[1]), x_T, self.schedule, n_steps=n_steps, step_noise=z, **extra)
                 poses[clips, part] = x.view(shape)/self.pose_scale + (start[:, None] if self.residual else 0.)
     finally: self.train(training)
     return poses

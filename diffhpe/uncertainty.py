@@ -27,7 +27,7 @@ def spread_of(
     hypotheses:np.ndarray, # (..., H, L, J, 3) metres
 )->np.ndarray:             # (..., L, J) metres
     "Root mean square distance of the hypotheses from their mean: one number for each joint and frame."
-    return np.sqrt((deviations(hypotheses)**2).sum(-1))
+    return np.sqrt(hypotheses.var(-4).sum(-1))
 
 # %% ../nbs/67_uncertainty.ipynb #a22b67f1
 LEVELS = (.5, .9)

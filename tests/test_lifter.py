@@ -1,17 +1,23 @@
 "The lifter as its users meet it: a detector's file through the command, real motion through windows, long clips, bad input."
-import json, subprocess, sys
+import inspect, json, subprocess, sys
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import diffhpe
 from diffhpe.camera import h36m_cameras
-from diffhpe.command import example_clip, lift_command
+from diffhpe.command import example_clip, lift_command, lift_file
 from diffhpe.export import LiftedMotion, read_lifted
-from diffhpe.lifter import Lifter
+from diffhpe.lifter import SMOOTH, Lifter, smoothed
 from diffhpe.mocap import import_recording
-from diffhpe.trajectory import Intrinsics
+from diffhpe.models import DiffHPE
+from diffhpe.skeleton import H36M_17
+from diffhpe.trajectory import Intrinsics, root_trajectory
+from diffhpe.uncertainty import Calibration
 from diffhpe.windows import border_ratio, window_starts
 
 DATA = Path(__file__).parent/"data"
@@ -31,7 +37,10 @@ def real_views():
 
 @pytest.mark.parametrize("sampler", ["fast", "ddpm"])
 def test_nothing_jumps_at_the_borders_of_windows(lifter, real_views, sampler):
-    ratios = [border_ratio(lifter(pixels, camera.resolution, "h36m", hypotheses=2 if sampler == "ddpm" else 5, sampler=sampler).poses, window_starts(len(pixels))) for pixels, camera in real_views]
+    def ratio(pixels, camera):
+        motion = lifter(pixels, camera.resolution, "h36m", hypotheses=2 if sampler == "ddpm" else 5, sampler=sampler)
+        return border_ratio(motion.poses, window_starts(len(pixels), overlap=18))
+    ratios = [ratio(*view) for view in real_views]
     assert np.mean(ratios) <= 1.10, ratios
 
 def test_the_same_call_gives_the_same_motion_and_a_part_of_a_clip_its_part(lifter, real_views):
@@ -67,6 +76,224 @@ def test_missing_joints_and_nan(lifter, real_views):
     result = lifter(holes, camera.resolution, "h36m")
     assert np.isfinite(result.poses).all() and np.isfinite(result.trajectory).all()
     assert np.isnan(result.keypoints[100:112]).all() and (result.confidence[100:112] == 0).all()
+
+# --- frame rates; the model is small and knows nothing, so that no number of particular weights counts
+
+SIZE, LENS = (1000, 1000), Intrinsics((900, 900), (500, 500), (1000, 1000))
+
+@pytest.fixture(scope="module")
+def ignorant():
+    "A lifter whose model answers anything to anything, but not the same."
+    torch.manual_seed(0)
+    model = DiffHPE(channels=8, n_blocks=1)
+    for p in model.parameters(): torch.nn.init.normal_(p, std=.3)
+    return Lifter(model)
+
+def drift(seconds, fps):
+    "Pixels (F, 17, 2) of joints that move along lines, evenly."
+    t, rng = np.arange(round(seconds*fps) + 1)[:, None, None]/fps, np.random.default_rng(0)
+    return rng.uniform(300, 600, (17, 2)) + t*rng.uniform(-60, 60, (17, 2))
+
+@pytest.mark.parametrize("fps", [5, 10, 24, 30, 50, 60, 120])
+def test_gaps_are_counted_in_seconds_of_the_video(ignorant, fps):
+    whole, most = drift(2, fps), int(.5*fps)  # frames that are away for half a second at most
+    lift = lambda pixels: ignorant.lift(pixels, LENS, fps, hypotheses=1, sampler="ddim", n_steps=1)
+    def away(n): holes = whole.copy(); holes[2:2 + n, 13] = np.nan; return holes
+    np.testing.assert_allclose(lift(away(most)), lift(whole), atol=1e-4)  # a line through the gap is the truth here
+    assert np.abs(lift(away(most + 1)) - lift(whole)).max() > .01
+
+def test_motion_between_the_model_s_frames_is_smooth(ignorant):
+    "Straight lines there would have no acceleration in half of the frames."
+    motion, = ignorant.lift(drift(2, 120), LENS, 120, hypotheses=1, sampler="ddim", n_steps=1, smooth=0)
+    a = np.linalg.norm(np.diff(motion, 2, axis=0), axis=-1)[:, 1:]
+    assert (a < .05*np.median(a)).mean() < .02
+
+def test_names_of_the_lifter_are_its_own():
+    modules = [p.stem for p in Path(diffhpe.__file__).parent.glob("[a-z]*.py")]
+    names = {m: set(import_module(f"diffhpe.{m}").__all__) for m in modules}
+    assert {n: m for m, public in names.items() for n in public & names["lifter"] if m != "lifter"} == {}
+
+# --- every argument does what it says, at a rate that is not the models' own; what is asked holds for any weights
+
+FPS, WRIST = 30, 13
+
+@pytest.fixture(scope="module")
+def lift(lifter, real_views):
+    "The call, on two seconds with a detector's noise; keywords replace its arguments."
+    pixels, camera = real_views[0]
+    noise = np.random.default_rng(0).normal(0, 4, (60, 17, 2))
+    given = dict(keypoints=pixels[:60] + noise, image_size=camera.resolution, layout="h36m", fps=FPS,
+                 confidence=np.full((60, 17), .9))
+    def call(change=lambda given: {}, **options): return lifter(**{**given, **change(given), **options})
+    return call
+
+def trembling(x): return np.linalg.norm(np.diff(x, 2, axis=0), axis=-1).mean()
+def depth(motion): return np.median(motion.trajectory[:, 2])
+def apart(a, b): return np.abs(a - b).max()
+def same(a, b): return apart(a.hypotheses, b.hypotheses) < 1e-4 and apart(a.trajectory, b.trajectory) < 1e-3
+
+def uneven(motion):
+    "Standard deviation of the bones' lengths, in metres."
+    bones = [motion.poses[:, c] - motion.poses[:, p] for p, c in H36M_17.segments]
+    return np.linalg.norm(bones, axis=-1).std(1).mean()
+
+def trusted(value): return lambda given: dict(confidence=np.where(np.arange(17) == WRIST, value, given["confidence"]))
+def away(n):
+    "A wrist that is not found in some frames from the 20th on."
+    def change(given):
+        keypoints = given["keypoints"].copy(); keypoints[20:20 + n, WRIST] = np.nan
+        return dict(keypoints=keypoints)
+    return change
+
+def shifted(confidence):
+    "A wrist that the detector puts elsewhere, with this confidence."
+    def change(given):
+        keypoints = given["keypoints"].copy(); keypoints[:, WRIST] += 40, 40
+        return dict(keypoints=keypoints, **trusted(confidence)(given))
+    return change
+
+def in_a_mirror(given):
+    keypoints = given["keypoints"][:, list(H36M_17.mirror)]*(-1, 1) + (given["image_size"][0], 0)
+    return dict(keypoints=keypoints, confidence=given["confidence"][:, list(H36M_17.mirror)])
+
+def root_of(motion, **options):
+    "The root from a result, by the function that the call should use."
+    lens = Intrinsics.from_field_of_view(motion.image_size)
+    return root_trajectory(motion.poses, motion.keypoints, lens, motion.confidence, acceleration=1., **options)[0]
+
+def pulled(lift, confidence):
+    "How far a wrist that is elsewhere, with this confidence, pulls the root along, in metres."
+    off, plain = lift(shifted(confidence)), lift(trusted(confidence))
+    return np.linalg.norm(off.trajectory - root_of(replace(off, keypoints=plain.keypoints), fps=FPS), axis=-1).mean()
+
+def fps_reaches_the_root(lift):
+    motion, fast = lift(), lift(fps=2*FPS)
+    np.testing.assert_allclose(motion.trajectory, root_of(motion, fps=FPS), atol=1e-4)
+    assert trembling(root_of(motion, fps=2*FPS)) < .9*trembling(motion.trajectory) # four times as stiff
+    assert (motion.fps, fast.fps) == (FPS, 2*FPS) and not same(motion, fast)
+
+def confidence_weighs_the_root(lift): assert 0 < pulled(lift, .35) < .8*pulled(lift, .95)
+
+def threshold_hides(lift):
+    seen, hidden = lift(trusted(.4)), lift(trusted(.4), threshold=.5)
+    assert np.isfinite(seen.keypoints).all() and np.isnan(hidden.keypoints).all((0, 2)).nonzero()[0].tolist() == [WRIST]
+    assert not same(seen, hidden)
+
+def fill_is_in_seconds(lift):
+    a, b, c = (lift(away(10), fill=fill) for fill in (.5, .334, .3))  # 10 frames are a third of a second
+    assert same(a, b) and not same(a, c) and np.isnan(a.keypoints[20:30, WRIST]).all()
+
+def smoothing_smooths(lift):
+    raw, little, usual = lift(smooth=0), lift(smooth=.04), lift()
+    assert trembling(raw.poses) > trembling(little.poses) > trembling(usual.poses)
+    np.testing.assert_allclose(usual.hypotheses, smoothed(raw.hypotheses, SMOOTH*FPS), atol=1e-5)
+    np.testing.assert_allclose(usual.poses, usual.hypotheses.mean(0), atol=1e-5)
+
+def hypotheses_are_counted(lift): assert [len(lift(hypotheses=n).hypotheses) for n in (1, 2, 7)] == [1, 2, 7]
+def steps_are_counted(lift): assert same(lift(n_steps=5), lift()) and not same(lift(n_steps=2), lift())
+def sampler_is_asked(lift): assert not same(lift(), lift(sampler="ddim", n_steps=5))
+def seed_counts(lift): assert same(lift(seed=0), lift()) and not same(lift(seed=1), lift())
+def framing_counts(lift): assert not same(lift(framed=False), lift())
+def aggregate_chooses(lift):
+    medoid = lift(aggregate="medoid")
+    assert min(apart(medoid.poses, h) for h in medoid.hypotheses) < 1e-6 and apart(medoid.poses, lift().poses) > 1e-4
+
+def a_wider_lens_is_nearer(lift): assert depth(lift(field_of_view=90)) < depth(lift()) < depth(lift(field_of_view=40))
+def intrinsics_win(lift):
+    lens = Intrinsics.from_field_of_view(lift().image_size, 90)
+    for options in ({}, dict(field_of_view=40)): assert same(lift(intrinsics=lens, **options), lift(field_of_view=90))
+
+def coherent_bones_are_constant(lift): assert uneven(lift(coherent=True)) < 1e-4 < uneven(lift())
+def a_mirror_is_undone(lift):
+    assert same(lift(in_a_mirror, mirrored=True), lift()) and not same(lift(in_a_mirror), lift())
+
+def a_person_keeps_the_name(lift): assert (lift(person="7").person, lift().person) == ("7", "")
+def layouts_differ(lift): assert not same(lift(layout="coco"), lift())
+def a_larger_picture_is_of_a_longer_lens(lift): assert depth(lift(image_size=(2000, 2000))) > 1.5*depth(lift())
+
+ARGUMENTS = dict(
+    fps=fps_reaches_the_root, confidence=confidence_weighs_the_root, threshold=threshold_hides, fill=fill_is_in_seconds,
+    smooth=smoothing_smooths, hypotheses=hypotheses_are_counted, n_steps=steps_are_counted, sampler=sampler_is_asked,
+    seed=seed_counts, framed=framing_counts, aggregate=aggregate_chooses, field_of_view=a_wider_lens_is_nearer,
+    intrinsics=intrinsics_win, coherent=coherent_bones_are_constant, mirrored=a_mirror_is_undone,
+    person=a_person_keeps_the_name, layout=layouts_differ, image_size=a_larger_picture_is_of_a_longer_lens)
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_an_argument_of_the_call_changes_the_motion_as_it_says(lift, argument): ARGUMENTS[argument](lift)
+
+def test_no_argument_of_the_call_is_forgotten():
+    elsewhere = {"self", "keypoints", "progress_bar"}  # the bar: in bounded memory, below
+    assert set(inspect.signature(Lifter.__call__).parameters) - elsewhere == set(ARGUMENTS)
+
+def test_hidden_joints_get_the_regions_of_hidden_joints(lifter, lift):
+    calibration = Calibration((.5, .9), ((.05,)*3,)*17, (((1.,)*17, (2.,)*17), ((3.,)*17, (5.,)*17)))
+    motion = lift(away(10))  # also where the gap was bridged
+    for level, seen, hidden in ((.5, 1, 2), (.9, 3, 5)):
+        factor = Lifter(lifter.model, calibration).regions(motion, level)/calibration.scales(motion.hypotheses)
+        np.testing.assert_allclose(factor[20:30, WRIST], hidden, rtol=1e-5)
+        factor[20:30, WRIST] = seen
+        np.testing.assert_allclose(factor, seen, rtol=1e-5)
+
+# --- the same through the command, which is asked what it hands on
+
+class Spy:
+    "A lifter that keeps what it is given."
+    motion, loaded, given = None, None, None
+    @classmethod
+    def load(cls, *how): cls.loaded = how; return cls()
+    def __call__(self, keypoints, size, layout, confidence, fps, **options):
+        named = dict(keypoints=keypoints, size=size, layout=layout, confidence=confidence, fps=fps)
+        type(self).given = named | options
+        return replace(self.motion, person=options["person"])
+
+def two_walkers(path, step=1):
+    "The example's walker as 3, and as 8 farther right in twenty of the sixty frames; frame numbers rise by some step."
+    rows = json.loads(example_clip().read_text())["instance_info"][:60]
+    joints = [np.column_stack([r["instances"][0]["keypoints"], r["instances"][0]["keypoint_scores"]]) for r in rows]
+    people = [(f, 3, j) for f, j in enumerate(joints)] + [(f, 8, j + (500, 0, 0)) for f, j in enumerate(joints[:20])]
+    path.write_text(json.dumps([dict(image_id=f"{step*f}.jpg", keypoints=j.ravel().tolist(), score=2., idx=who)
+                                for f, who, j in sorted(people, key=lambda p: p[:2])]))
+
+HANDED = dict(hypotheses=3, sampler="ddpm", aggregate="jpma", coherent=True, fill=.2, smooth=.01, threshold=.6,
+              mirrored=True, seed=4)
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch, lift):
+    "What the lifter is asked by a command with some options."
+    short = {name: getattr(lift(), name)[:3] for name in ("poses", "trajectory", "keypoints", "confidence")}
+    monkeypatch.setattr(Spy, "motion", LiftedMotion(**short))
+    monkeypatch.setattr("diffhpe.command.Lifter", Spy)
+    monkeypatch.chdir(tmp_path); two_walkers(Path("k.json"))
+    def ask(**options):
+        lift_command.__wrapped__("k.json", **{**dict(size="1920x1080", layout="coco", out="o.npz"), **options})
+        return Spy.given
+    return ask
+
+def test_the_command_hands_on_every_option(asked):
+    usual, parameters = asked(), inspect.signature(Lifter.__call__).parameters
+    for name, value in HANDED.items():
+        assert usual[name] == parameters[name].default != value  # the defaults are those of the call
+        assert asked(**{name: value})[name] == value
+    assert (asked()["field_of_view"], asked(fov=80)["field_of_view"]) == (60, 80)
+    assert "intrinsics" not in usual
+    assert asked(focal=1500.)["intrinsics"] == Intrinsics((1500, 1500), (960, 540), (1920, 1080))
+    assert (usual["fps"], asked(fps=30.)["fps"]) == (50, 30)
+    assert (usual["size"], asked(size="1280x720")["size"]) == ((1920, 1080), (1280, 720))
+    assert (usual["layout"], asked(layout="h36m")["layout"]) == ("coco", "h36m")
+    for who, found in ((usual, (60, "3")), (asked(person="8"), (20, "8"))):
+        assert (len(who["keypoints"]), who["person"]) == found
+    asked(weights="mine", device="cpu"); assert Spy.loaded == ("mine", "cpu")
+    for option, suffix in dict(out="npz", bvh="bvh", view="html", csv="csv", film="gif").items():
+        asked(**{option: f"{option}.{suffix}"}); assert Path(f"{option}.{suffix}").exists()
+    others = {"keypoints", "fov", "focal", "fps", "size", "layout", "person", "weights", "device"}
+    others |= {"out", "bvh", "view", "csv", "film"}
+    assert set(inspect.signature(lift_command.__wrapped__).parameters) == others | set(HANDED)
+
+def test_a_file_of_every_second_frame_has_half_the_rate(asked):
+    two_walkers(Path("every_second.json"), 2)
+    motion, = lift_file("every_second.json", Spy(), (1920, 1080), "coco", "3", 50, smooth=.02)
+    assert Spy.given["fps"] == 25 and len(Spy.given["keypoints"]) == 60 and Spy.given["smooth"] == .02
+    assert [m.person for m in lift_file("every_second.json", Spy(), (1920, 1080), "coco", "all", 50)] == ["3", "8"]
 
 LONG = """
 import resource, sys, numpy as np, torch
