@@ -74,7 +74,7 @@ def bridge_gaps(
     return out
 
 # %% ../nbs/69_lifter.ipynb #9d374e18
-SMOOTH = .08 # seconds
+SMOOTH = .06 # seconds
 
 def smoothed(
     motion:np.ndarray, # (H, F, J, 3) metres
@@ -120,6 +120,9 @@ class Lifter:
 
     @property
     def device(self)->torch.device: "Where the model is."; return next(self.model.parameters()).device
+
+    @property
+    def regression(self)->nn.Module|None: "What a model of residuals wraps."; return self.model.conditioning.backbone if getattr(self.model, "residual", False) and hasattr(self.model.conditioning, "backbone") else None
 
     @classmethod
     def load(cls,
@@ -202,6 +205,7 @@ def lift(self:Lifter,
     seed:int=0,           # of the noise
     progress_bar:bool=False, # on the terminal
     overlap:int|None=None, # frames that neighbouring windows share; None: two thirds of a window
+    recentred:bool=True,  # around the regression that the model wraps, if there is one
 )->np.ndarray:            # (H, F, 17, 3) float32 metres, camera frame, root at zero
     "Hypotheses of a clip in the joints of `H36M_17`."
     if not (isinstance(fps, (int, float)) and 1 <= fps <= 1000): raise ValueError(f"fps is {fps!r}; frames per second from 1 to 1000 are allowed")
@@ -212,9 +216,10 @@ def lift(self:Lifter,
     framing = frame_person(pixels, camera) if framed else None
     x2d = framing.see(pixels, camera) if framed else normalize_screen(pixels, camera.image_size)
     overlap = 2*self.model.config["n_frames"]//3 if overlap is None else overlap
-    parts = lift_stream(self.model, np.nan_to_num(np.asarray(x2d, np.float32)), hypotheses, sampler, n_steps, overlap,
-                        seed, device=self.device, progress_bar=progress_bar)
-    motion = np.concatenate(list(parts), axis=1)
+    of = lambda model: np.concatenate(list(lift_stream(model, np.nan_to_num(np.asarray(x2d, np.float32)), hypotheses, sampler,
+        n_steps, overlap, seed, device=self.device, progress_bar=progress_bar and model is self.model)), axis=1)
+    motion = of(self.model)
+    if recentred and self.regression is not None: motion = motion + (of(self.regression) - motion.mean(0))
     if framed: motion = framing.back(motion)
     if fps != TRAINED_FPS: motion = np.stack([to_video_rate(m, fps, F) for m in motion])
     return smoothed(motion - motion[:, :, :1], smooth*fps)
