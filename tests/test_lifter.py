@@ -11,7 +11,7 @@ import torch
 import diffhpe
 from diffhpe.camera import h36m_cameras
 from diffhpe.command import example_clip, lift_command, lift_file
-from diffhpe.export import LiftedMotion, read_lifted
+from diffhpe.export import LiftedMotion, read_lifted, write
 from diffhpe.lifter import SMOOTH, Lifter, smoothed
 from diffhpe.mocap import import_recording
 from diffhpe.models import DiffHPE
@@ -182,6 +182,16 @@ def threshold_hides(lift):
 def fill_is_in_seconds(lift):
     a, b, c = (lift(away(10), fill=fill) for fill in (.5, .334, .3))  # 10 frames are a third of a second
     assert same(a, b) and not same(a, c) and np.isnan(a.keypoints[20:30, WRIST]).all()
+
+def test_what_a_joint_rests_on_is_said_and_written(lift, tmp_path):
+    bridged, hidden = lift(away(10)), lift(away(10), fill=.3)
+    for motion, n in ((bridged, 1), (hidden, 0)):
+        expected = np.full((60, 17), 2); expected[20:30, WRIST] = n
+        assert np.array_equal(motion.origin, expected)
+        for suffix in (".npz", ".json"): write(motion, tmp_path/f"motion{suffix}")
+        assert np.array_equal(read_lifted(tmp_path/"motion.npz").origin, expected)
+        text = json.loads((tmp_path/"motion.json").read_text())
+        assert text["people"][0]["origin"] == expected.tolist() and text["origins"] == ["hidden", "bridged", "seen"]
 
 def smoothing_smooths(lift):
     raw, little, usual = lift(smooth=0), lift(smooth=.04), lift()
