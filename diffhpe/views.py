@@ -52,7 +52,7 @@ class ViewRanges:
 PARENT = np.array([0, *H36M_17.parents[1:]])  # the root is its own
 
 def tree_paths(
-    parents=PARENT,   # (J,) parent of each joint, before its children; the root's is itself
+    parents=tuple(PARENT.tolist()), # (J,) parent of each joint, before its children; the root's is itself
 )->np.ndarray:        # (J, J) 1 where a bone is on the way from the root to a joint
     "Which bones lead to which joints."
     paths = np.eye(len(parents))
