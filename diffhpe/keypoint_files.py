@@ -74,7 +74,7 @@ def person_joints(
         keypoints = [[np.nan]*width if _nothing(joint) else joint for joint in keypoints]
     try: points, trust = np.array(keypoints, np.float64), None if scores is None else np.array(scores, np.float64)
     except (TypeError, ValueError, OverflowError) as e:
-        raise ValueError("somebody's keypoints or scores are not a regular list of numbers; x, y, confidence by turns, "
+        raise ValueError("a person's keypoints or scores are not a regular list of numbers; x, y, confidence by turns, "
                          "or lists of x and y, are allowed") from e
     if points.ndim == 3 and len(points) == 1: points, trust = points[0], trust if trust is None or trust.ndim == 1 else trust[0]
     if points.ndim == 1:
@@ -727,7 +727,7 @@ def assumed(self:Sightings,
 # %% ../nbs/61_keypoint_files.ipynb #38daf954
 @patch
 def clip(self:Sightings,
-    person:int|str|None=None,     # id of a person, as `people` lists them; None: whoever is in most frames
+    person:int|str|None=None,     # id of a person, as `people` lists them; None: the one in most frames
     layout:str|Layout|None=None,  # of the joints; None: what the file says, or the number of joints
 )->DetectedClip:                  # a row for each frame of the file; where the person is not seen, NaN
     "One person's keypoints."
@@ -745,7 +745,7 @@ def clip(self:Sightings,
 def read_keypoint_file(
     path:str|Path,                # of a file of any of the `KINDS`, or of OpenPose's folder
     layout:str|Layout|None=None,  # of its joints; None: what the file says, or the number of joints
-    person:int|str|None=None,     # id of a person, as `people` lists them; None: whoever is in most frames, of equals the one with the highest mean confidence
+    person:int|str|None=None,     # id of a person, as `people` lists them; None: the one in most frames, of equals the one with the highest mean confidence
 )->DetectedClip:                  # a row for each frame of the file; where the person is not seen, NaN
     "One person's keypoints from a detector's file."
     return read_sightings(path).clip(person, layout)

@@ -24,7 +24,7 @@ from .config import choose_device
 from .export import LiftedMotion
 from .framing import frame_person
 from .layouts import LAYOUTS, Layout, to_h36m
-from .models import load_checkpoint
+from .models import DiffHPE, load_checkpoint
 from .trajectory import Intrinsics, get_aggregator, root_trajectory
 from .uncertainty import Calibration, load_calibration, spread_of
 from .windows import lift_stream
@@ -130,7 +130,7 @@ class Lifter:
     def device(self)->torch.device: "Where the model is."; return next(self.model.parameters()).device
 
     @property
-    def regression(self)->nn.Module|None: "What a model of residuals wraps."; return self.model.conditioning.backbone if getattr(self.model, "residual", False) and hasattr(self.model.conditioning, "backbone") else None
+    def regression(self)->nn.Module|None: "What a model of residuals wraps."; return getattr(self.model.conditioning, "backbone", None) if isinstance(self.model, DiffHPE) and self.model.residual else None
 
     @classmethod
     def load(cls,
