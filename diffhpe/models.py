@@ -4,15 +4,13 @@
 
 # %% auto #0
 __all__ = ['TABLE_1_DROPOUT', 'CHUNK', 'MODEL_NAMES', 'RELEASED_NAMES', 'check_keypoints', 'make_conditioning', 'DiffHPE',
-           'chunks', 'clip_generators', 'part_noise', 'GraphLifter', 'write_atomically', 'model_name', 'MissingHead',
-           'model_config', 'build_model', 'load_weights', 'save_checkpoint', 'load_checkpoint', 'rename_released',
-           'Inert', 'read_released_file', 'released_sizes', 'load_released']
+           'chunks', 'GraphLifter', 'model_name', 'MissingHead', 'model_config', 'build_model', 'load_weights',
+           'save_checkpoint', 'load_checkpoint', 'rename_released', 'Inert', 'read_released_file', 'released_sizes',
+           'load_released']
 
 # %% ../nbs/40_models.ipynb #ffd9fdf5
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -24,11 +22,13 @@ from torch import Tensor, nn
 
 from .conditioning import FrozenFeatures, RawKeypoints, split_pose
 from .diffusion import draw_training_noise, q_sample
+from .files import write_atomically
 from .folded import FoldedDenoiser
 from .gcn import GCNDenoiser
 from .mixste import MixSTE
-from .samplers import LazyNoise, get_sampler, standard_normal
+from .samplers import get_sampler
 from .schedule import noise_schedule
+from .seeds import LazyNoise, clip_generators, part_noise
 from .skeleton import H36M_17
 from .targets import TARGETS, as_noise, prediction_loss, training_target
 
@@ -181,32 +181,6 @@ def chunks(
     for i in range(0, n_clips, step):
         yield slice(i, min(i + step, n_clips)), [slice(h, min(h + part, hypotheses)) for h in range(0, hypotheses, part)]
 
-# %% ../nbs/40_models.ipynb #773e7d07
-def clip_generators(
-    n_clips:int,                         # B
-    generator:torch.Generator|None=None, # of the seeds; None is PyTorch's own, of the CPU
-    device:str|torch.device="cpu",       # of the generators, if there is none that says it
-)->list[torch.Generator]:
-    "A generator for each clip."
-    device = device if generator is None else generator.device
-    seeds = torch.randint(2**62, (n_clips,), generator=generator, device=generator.device if generator is not None else "cpu").tolist()
-    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
-
-# %% ../nbs/40_models.ipynb #02a16bdf
-def part_noise(
-    generators:Sequence[torch.Generator], # of n clips, left as they are
-    shape:Sequence[int],                  # (H, L, J, 3) of each clip's noise
-    part:slice,                           # of the hypotheses
-    device:str|torch.device="cpu",        # of the noise
-    dtype:torch.dtype|None=None,          # of the noise
-)->Callable:                              # () to the next (n·h, L, J, 3), standard normal
-    "Draws for some hypotheses of each clip, the same whatever else is drawn at a time."
-    own = [g.clone_state() for g in generators]
-    def draw():
-        whole = standard_normal((len(own)*shape[0], *shape[1:]), own, device, dtype)
-        return whole.view(len(own), *shape)[:, part].flatten(0, 1)
-    return draw
-
 # %% ../nbs/40_models.ipynb #904cc148
 @patch
 @torch.no_grad()
@@ -305,24 +279,6 @@ def features(self:GraphLifter,
     "What the last layer reads the pose from."
     condition = self.encode(keypoints)
     return self.denoiser.features(condition[..., :0], condition, condition.new_zeros(1, dtype=torch.long))
-
-# %% ../nbs/40_models.ipynb #6a996083
-def write_atomically(
-    path:str|Path,  # the file to write or replace
-    write,          # function of a temporary path, which writes there
-)->None:
-    "Write to a temporary file beside `path`, then rename it."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        write(temporary)
-        with open(temporary, "rb") as f: os.fsync(f.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary): os.unlink(temporary)
 
 # %% ../nbs/40_models.ipynb #99072dd9
 MODEL_NAMES = ("mixste", "diffhpe-2d", "diffhpe-wrapper", "gcn", "refiner")
