@@ -15,6 +15,7 @@
 #   make calibration  whether the lifter's regions hold what they promise (DATA=as for transfer; five minutes; P="-p write True" writes calibration.json)
 #   make grid         the experiments of the paper that are not in results/ yet (DATA=folder of data_3d_bandai.npz; P="--sections table2 --jobs 4"; hours on two cores)
 #   make benchmark    how fast everything is on this machine, against the plain reference (ten minutes on two cores; keep it quiet)
+#   make dist         the package's files for PyPI in dist/ (TAG=v0.1.0: fails unless that is the version)
 #   make docs-check   every page of the docs site must build, show no error and have no broken link (in _html/, without Quarto)
 #   make docs         the docs site in _docs/, a plain preview where Quarto is not installed; GIT_URL= the repository's address, for links to its files
 
@@ -36,7 +37,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
 
-.PHONY: help setup test experiment tune lab export clean-nbs readme refresh refresh-experiment weights transfer calibration grid benchmark docs-check docs
+.PHONY: help setup test experiment tune lab export clean-nbs readme refresh refresh-experiment weights transfer calibration grid benchmark dist docs-check docs
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -100,6 +101,11 @@ grid: setup
 benchmark: setup
 	@mkdir -p results
 	$(BIN)/papermill nbs/benchmarks.ipynb results/benchmarks.ipynb $(P) </dev/null
+
+dist: setup
+	@version=$$(sed -n 's/^version = //p' settings.ini); test -z "$(TAG)" -o "$(TAG)" = "v$$version" || { echo "TAG=$(TAG), but the version in settings.ini is $$version" >&2; exit 1; }
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
 
 docs-check: setup
 	$(BIN)/python tests/docs_check.py </dev/null

@@ -6,6 +6,6 @@ tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
 mkdir "$tmp/repo"; cp -r settings.ini nbs "$tmp/repo/"
 mkdir "$tmp/repo/diffhpe"; cp diffhpe/__init__.py "$tmp/repo/diffhpe/"
 (cd "$tmp/repo" && nbdev_export && nbdev_clean)
-# data and weights are not exported
-diff -ru -x __pycache__ -x data -x weights "$tmp/repo/diffhpe" diffhpe || { echo "diffhpe/ is not in sync with nbs/: run make export" >&2; exit 1; }
+# data, weights and the marker of typed code are not exported
+diff -ru -x __pycache__ -x data -x weights -x py.typed "$tmp/repo/diffhpe" diffhpe || { echo "diffhpe/ is not in sync with nbs/: run make export" >&2; exit 1; }
 diff -rq -x .ipynb_checkpoints "$tmp/repo/nbs" nbs || { echo "notebooks are not clean: run make clean-nbs" >&2; exit 1; }

@@ -6,7 +6,7 @@ import pytest
 
 from diffhpe import command, keypoint_files
 from diffhpe.export import LiftedMotion
-from diffhpe.keypoint_files import KINDS, DetectedClip, people, read_keypoint_file, recognise, write_keypoint_npz
+from diffhpe.keypoint_files import KINDS, DetectedClip, people, read_keypoint_file, write_keypoint_npz
 from diffhpe.layouts import JOINTS, LAYOUTS, to_h36m
 
 LAYOUT_OF = {17: "coco", 18: "coco18", 25: "body25", 26: "halpe26"}
