@@ -26,9 +26,14 @@ def choose_device(
 )->torch.device:
     "The device of an experiment, with its float32 products set to TF32 or not."
     if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not torch.cuda.is_available(): raise ValueError(f"parameter device={device!r} is not allowed here, as PyTorch finds no CUDA device; 'cpu' or 'auto' is")
-    if device != "cpu" and (torch.device(device).index or 0) >= torch.cuda.device_count(): raise ValueError(f"parameter device={device!r} is not allowed here, as PyTorch finds {torch.cuda.device_count()} CUDA device, numbered from 0; 'cuda' or 'auto' is")
-    if device == "cpu" and precision != "fp32": raise ValueError(f"parameter precision={precision!r} is for CUDA devices; on the CPU, 'fp32' is allowed")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ValueError(f"parameter device={device!r} is not allowed here, as PyTorch finds no CUDA device; "
+                         "'cpu' or 'auto' is")
+    if device != "cpu" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"parameter device={device!r} is not allowed here, as PyTorch finds "
+                         f"{torch.cuda.device_count()} CUDA device, numbered from 0; 'cuda' or 'auto' is")
+    if device == "cpu" and precision != "fp32":
+        raise ValueError(f"parameter precision={precision!r} is for CUDA devices; on the CPU, 'fp32' is allowed")
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     return torch.device(device)
 
@@ -38,7 +43,8 @@ _alone = False
 def world(
 )->tuple[int,int]: # the number of this process, from 0, and how many there are
     "This process among those that train together."
-    return (0, 1) if _alone or not (distributed.is_available() and distributed.is_initialized()) else (distributed.get_rank(), distributed.get_world_size())
+    return ((0, 1) if _alone or not (distributed.is_available() and distributed.is_initialized())
+            else (distributed.get_rank(), distributed.get_world_size()))
 
 # %% ../nbs/07_parallel.ipynb #e90531d4
 @contextmanager
@@ -59,7 +65,9 @@ def start_processes(
     if size == 1: return device
     if device.type == "cuda":
         number, found = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-        if number >= found: raise ValueError(f"torchrun has started more than {found} processes on a machine with {found} CUDA devices; --nproc_per_node {found} is allowed, or device='cpu'")
+        if number >= found:
+            raise ValueError(f"torchrun has started more than {found} processes on a machine with {found} CUDA "
+                             f"devices; --nproc_per_node {found} is allowed, or device='cpu'")
         device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     if world()[1] == 1:
@@ -135,7 +143,9 @@ def run_notebook(
     arguments:Sequence[str], # of papermill: a notebook, an output notebook, options
 )->None:
     "papermill, in each process of `torchrun`; ends the program."
-    if len(arguments) < 2 or any(a.startswith("-") for a in arguments[:2]): raise ValueError(f"the arguments are {' '.join(arguments)!r}; a notebook, an output notebook and then options of papermill are allowed")
+    if len(arguments) < 2 or any(a.startswith("-") for a in arguments[:2]):
+        raise ValueError(f"the arguments are {' '.join(arguments)!r}; a notebook, an output notebook and then options "
+                         "of papermill are allowed")
     from papermill.cli import papermill
     rank = int(os.environ.get("RANK", 0))
     if rank == 0: papermill(list(arguments))

@@ -30,14 +30,17 @@ Generators = torch.Generator|Sequence[torch.Generator]|None
 
 def standard_normal(
     shape:Sequence[int],         # of the result
-    generator:Generators=None,   # on any device; several draw an equal share of the first axis each; None is PyTorch's own
+    generator:Generators=None,   # on any device; several draw equal shares of the first axis; None: PyTorch's own
     device:str|torch.device="cpu", # of the result
     dtype:torch.dtype|None=None, # of the result
 )->Tensor:                       # standard normal
     "Draw noise."
     if generator is None: return torch.randn(shape, device=device, dtype=dtype)
-    if isinstance(generator, torch.Generator): return torch.randn(shape, generator=generator, device=generator.device, dtype=dtype).to(device)
-    if shape[0] % len(generator): raise ValueError(f"{len(generator)} generators can't share a batch of {shape[0]} evenly; their number must divide it")
+    if isinstance(generator, torch.Generator):
+        return torch.randn(shape, generator=generator, device=generator.device, dtype=dtype).to(device)
+    if shape[0] % len(generator):
+        raise ValueError(f"{len(generator)} generators can't share a batch of {shape[0]} evenly; "
+                         "their number must divide it")
     share = (shape[0]//len(generator), *shape[1:])
     return torch.cat([torch.randn(share, generator=g, device=g.device, dtype=dtype) for g in generator]).to(device)
 
@@ -49,7 +52,8 @@ def clip_generators(
 )->list[torch.Generator]:
     "A generator for each clip."
     device = device if generator is None else generator.device
-    seeds = torch.randint(2**62, (n_clips,), generator=generator, device=generator.device if generator is not None else "cpu").tolist()
+    seeds = torch.randint(2**62, (n_clips,), generator=generator,
+                          device=generator.device if generator is not None else "cpu").tolist()
     return [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
 # %% ../nbs/08_seeds.ipynb #02a16bdf
