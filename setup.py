@@ -25,7 +25,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=[lib, lib + ".*"]),
     package_data={lib: ["py.typed", "data/*", "weights/*/*", "weights/*/*/*"]},
     install_requires=shlex.split(cfg.get("requirements", "")),
-    extras_require={extra: shlex.split(cfg.get(f"{extra}_requirements", "")) for extra in ("dev", "experiments", "plot", "video", "hub")},
+    extras_require={extra: shlex.split(cfg.get(f"{extra}_requirements", "")) for extra in ("dev", "experiments", "plot", "video", "detect", "hub")},
     entry_points={
         "console_scripts": shlex.split(cfg.get("console_scripts", "")),
         "nbdev": [f"{lib}={lib}._modidx:d"],  # lets nbdev link `names` in the docs
