@@ -21,13 +21,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .checkpoints import load_checkpoint, load_weights, model_config, save_checkpoint
 from .clips import WindowSet
 from .config import FitConfig
 from .files import phase_bar, write_atomically
 from .folded import without_dust
 from .metrics import mpjpe, root_align
 from .mixste import mirror_half, mixste_loss
-from .models import DiffHPE, load_checkpoint, load_weights, model_config, save_checkpoint
+from .models import DiffHPE
 from .parallel import alone, copy_first, my_share, of_first, sum_over_processes, wait_for_all, world
 from .seeds import generator_of, seed_of
 from .targets import LOSSES, prediction_loss
