@@ -1,7 +1,7 @@
 __version__ = "0.1.0"
 
-_HOMES = dict(Lifter="lifter", DiffHPE="models", GraphLifter="models", MixSTE="mixste", load_checkpoint="models",
-              load_released="models", load_dataset="datasets", Experiment="config") # name → module
+_HOMES = dict(Lifter="lifter", DiffHPE="models", GraphLifter="models", MixSTE="mixste", load_checkpoint="checkpoints",
+              load_released="released", load_dataset="datasets", Experiment="config") # name → module
 
 
 def __getattr__(name):

@@ -19,12 +19,13 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from .checkpoints import load_checkpoint, load_weights
 from .clips import WindowSet
 from .config import MODELS, PRESETS, WITH_BACKBONE, Experiment, FitConfig, fit_config, model_arguments, wanted_models
 from .datasets import MotionDataset
 from .evaluation import evaluate, lifter_of, mean_pose_lifter, predict, ridge_lifter
 from .mixste import MixSTE
-from .models import DiffHPE, GraphLifter, load_checkpoint, load_weights
+from .models import DiffHPE, GraphLifter
 from .parallel import wait_for_all, world
 from .seeds import seed_of
 from .skeleton import mirror_pose

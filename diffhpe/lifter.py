@@ -19,12 +19,13 @@ from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
 from .camera import normalize_screen
+from .checkpoints import load_checkpoint
 from .coherence import constant_lengths
 from .parallel import choose_device
 from .export import LiftedMotion
 from .framing import frame_person
 from .layouts import LAYOUTS, Layout, to_h36m
-from .models import DiffHPE, load_checkpoint
+from .models import DiffHPE
 from .trajectory import Intrinsics, get_aggregator, root_trajectory
 from .uncertainty import Calibration, load_calibration, spread_of
 from .windows import lift_stream

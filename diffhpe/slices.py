@@ -21,10 +21,10 @@ from .config import PRESETS, Experiment
 from .datasets import load_dataset, selection_split
 from .experiments import Training, evaluate_all, run_training, start_model, trainings
 from .files import find_folder
+from .optimisation import make_optimiser, train_step, training_loss
 from .parallel import choose_device
 from .results import run_folder, write_results
 from .seeds import generator_of
-from .training import make_optimiser, train_step, training_loss
 
 # %% ../nbs/59_slices.ipynb #6ab232a4
 def run_slice(

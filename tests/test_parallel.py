@@ -36,7 +36,7 @@ def models():
 
 def one_step(dtype, n_clips):
     "Loss, gradients and what the model is after one step, of each model."
-    from diffhpe.training import train_step
+    from diffhpe.optimisation import train_step
     g, found = torch.Generator().manual_seed(n_clips), {}
     keypoints, poses = torch.randn(n_clips, 9, 17, 2, generator=g).to(dtype), torch.randn(n_clips, 9, 17, 3, generator=g).to(dtype) + 2
     for name, model in models().items():

@@ -156,7 +156,8 @@ def test_a_file_that_wants_to_run_something_is_refused_and_has_not_run(tmp_path)
 
 def test_keypoints_and_checkpoints_of_another_size(tmp_path):
     import torch
-    from diffhpe.models import DiffHPE, load_checkpoint, save_checkpoint
+    from diffhpe.checkpoints import load_checkpoint, save_checkpoint
+    from diffhpe.models import DiffHPE
     model = DiffHPE("2d", n_frames=9, channels=8, n_blocks=1)
     keypoints = torch.zeros(1, 9, 17, 2); keypoints[0, 2, 16] = torch.nan
     with pytest.raises(ValueError, match="RWrist"): model.lift(keypoints)

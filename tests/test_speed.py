@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from diffhpe.checkpoints import load_checkpoint
 from diffhpe.clips import WindowSet
 from diffhpe.datasets import load_dataset
 from diffhpe.experiments import shipped_weights
 from diffhpe.mixste import MixSTE
-from diffhpe.models import DiffHPE, load_checkpoint
+from diffhpe.models import DiffHPE
 from diffhpe.reference import ReferenceDenoiser, reference_loss, reference_sample
 
 ROOT = Path(__file__).parents[1]
