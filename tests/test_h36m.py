@@ -16,7 +16,9 @@ from numpy.lib import format as npy
 
 import diffhpe
 from diffhpe.camera import h36m_cameras, normalize_screen
-from diffhpe.h36m import check_people, keypoints_file, measured_clips, open_motion, read_keypoints, read_motion, write_motion
+from diffhpe.h36m import keypoints_file, measured_clips, read_keypoints
+from diffhpe.motion_files import open_motion, read_motion, write_motion
+from diffhpe.people import check_people
 from diffhpe.skeleton import H36M_17, H36M_32_TO_17
 from diffhpe.synthetic import synthetic_motion
 
@@ -125,7 +127,7 @@ def test_opening_does_not_read(people, tmp_path):
     path = write_motion(tmp_path/"data_3d_large.npz", {"S1": {f"Walking {i}": walk for i in range(25)}}, compress=False)
     if not Path("/proc/self/io").exists(): pytest.skip("the kernel of this system does not count")
     program = f"""
-from diffhpe.h36m import open_motion
+from diffhpe.motion_files import open_motion
 def read(): return int(open("/proc/self/io").read().split()[1])
 before = read()
 motion = open_motion({str(path)!r})
