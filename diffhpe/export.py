@@ -23,7 +23,7 @@ import numpy as np
 from matplotlib.animation import FuncAnimation
 
 from .camera import quaternion_to_matrix
-from .h36m import read_npz
+from .npz import read_npz
 from .mocap import unit_metres
 from .files import write_atomically
 from .plot import FrameCatcher, animate_poses, save_gif

@@ -19,7 +19,7 @@ import numpy as np
 from fastcore.basics import patch
 from scipy.optimize import linear_sum_assignment
 
-from .h36m import read_npz
+from .npz import read_npz
 from .layouts import JOINTS, LAYOUTS, Layout, find_layout, tidy_joints
 from .files import write_atomically
 

@@ -31,7 +31,8 @@ from fastcore.script import call_parse, store_true
 from .camera import Camera, h36m_cameras, normalize_screen, place_camera, quaternion_to_matrix
 from .clips import Clip
 from .detector import DetectorNoise, detector_noise
-from .h36m import H36M_TEST, H36M_TRAIN, check_motion, posture, write_motion
+from .motion_files import H36M_TEST, H36M_TRAIN, write_motion
+from .people import check_motion, posture
 from .skeleton import H36M_17
 
 # %% ../nbs/17_mocap.ipynb #2d6f8b8f

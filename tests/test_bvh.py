@@ -7,7 +7,7 @@ import pytest
 
 import diffhpe
 from diffhpe.datasets import load_dataset
-from diffhpe.h36m import read_motion
+from diffhpe.motion_files import read_motion
 from diffhpe.mocap import (JOINT_TABLES, UNITS, body_axes, bvh_to_npz, capture_pieces, describe_import, forward_kinematics, import_bvh, import_recording, knees_ahead,
     read_bvh, read_bvh_folder, read_bvh_motion, recipe_parts)
 from diffhpe.skeleton import H36M_17

@@ -18,7 +18,7 @@ def papermill(folder, **parameters):
 
 def test_every_lifter_is_tested_on_every_set(tmp_path):
     from diffhpe.synthetic import synthetic_motion
-    from diffhpe.h36m import write_motion
+    from diffhpe.motion_files import write_motion
     motion = synthetic_motion(frames=60, repetitions=1, subjects=("S1", "S5", "S9"))
     write_motion(tmp_path/"data_3d_mine.npz", motion)
     run = papermill(tmp_path, sets="mine,absent", data_dir=tmp_path)
