@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from typing import get_args
 
 from .occlusion import resolve_occlusion
 from .samplers import SAMPLERS
@@ -196,6 +197,10 @@ def per_model(
     try: return {k.strip(): number(v.strip()) for k, v in (part.split("=") for part in value.strip("{} ").split(","))}
     except ValueError: return value  # the check says what is allowed
 
+def _as_float(value): # 4 and 4.0 are one value, and make one run
+    if isinstance(value, dict): return {k: float(v) for k, v in value.items()}
+    return value if value is None else float(value)
+
 # %% ../nbs/50_config.ipynb #59e8fcc6
 def check_channels(
     channels:int|dict|None, # of each model, or model → channels; None: the preset's
@@ -286,10 +291,11 @@ class Experiment(Question):
 
     def __post_init__(self):
         put = lambda name, v: object.__setattr__(self, name, v)
-        for name in parameter_names("each"): put(name, per_model(getattr(self, name)))
         for f in fields(self):
             (allows, words), value = f.metadata["rule"], getattr(self, f.name)
+            if "each" in f.metadata["roles"]: value = per_model(value)
             if not allows(value): raise ValueError(f"parameter {f.name}={value!r} is not allowed; {words} is")
+            put(f.name, _as_float(value) if float in get_args(f.type) else value)
         check_together(self)
         for name in ("occ", "backbone_occ"): put(name, resolve_occlusion(getattr(self, name) or self.occ))
         put("test_occ", occlusion_names(self.test_occ or [self.occ]))
