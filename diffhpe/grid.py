@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 
 from .files import ROOT
-from .config import Experiment
+from .config import Experiment, parameter_names
 from .experiments import trainings
 from .results import run_folder, run_id
 
@@ -75,8 +75,8 @@ def training_keys(
     def chain(label):
         t = plan[label]
         return [t.model, t.occlusion, *(chain(n) if n else [None] for n in (t.backbone, t.start))]
-    measured = ("occ", "model", "backbone_occ", "test_occ", "hypotheses", "sampler", "n_steps", "device", "minutes", "results_dir", "data_dir", "resume", "curriculum", "backbone")
-    rest = {k: v for k, v in asdict(experiment).items() if k not in measured}
+    apart = parameter_names("plan", "test", "session")                     # what the chain says, or no training depends on
+    rest = {k: v for k, v in asdict(experiment).items() if k not in apart}
     return {json.dumps([rest, chain(label)], sort_keys=True) for label in plan}
 
 # %% ../nbs/56_grid.ipynb #8d7cec6a

@@ -26,14 +26,14 @@ from matplotlib.figure import Figure
 import diffhpe
 from .checkpoints import load_checkpoint, save_checkpoint
 from .clips import WindowSet
-from .config import MODELS, Experiment
+from .config import MODELS, Experiment, parameter_names
 from .datasets import MotionDataset, selection_split
 from .evaluation import METRICS
 from .experiments import evaluate_all
 from .files import write_atomically
 
 # %% ../nbs/55_results.ipynb #10bb00fd
-NOT_IDENTITY = ("minutes", "device", "results_dir", "data_dir", "resume") # parameters that do not make it another experiment
+NOT_IDENTITY = parameter_names("session") # those that do not make it another experiment
 
 def identity_of(
     experiment:Experiment, # the parameters

@@ -17,7 +17,7 @@ from dataclasses import fields
 import numpy as np
 from scipy import stats
 
-from .config import PRESETS, WITH_BACKBONE, Experiment
+from .config import PRESETS, WITH_BACKBONE, Experiment, parameter_names
 from .evaluation import METRICS
 from .occlusion import PATTERNS
 from .results import COLUMNS, TITLES
@@ -30,8 +30,7 @@ PATTERN_NAMES = {"none": "No occlusion", "random": "Random", "random_leg_arm": "
                  "consecutive_leg": "Consecutive leg", "consecutive_frames": "Consecutive frames"}
 
 # %% ../nbs/58_summary.ipynb #1200676f
-QUESTIONS = ("occ", "model", "backbone_occ", "test_occ", "seed", "dataset", "data_dir", "results_dir", "device",
-             "minutes", "resume") # parameters that are not part of the setting
+QUESTIONS = parameter_names("question", "session") # those that are not part of the setting
 USUAL = {f.name: f.default for f in fields(Experiment) if f.name != "preset"} # left out of a setting's text
 
 def setting_of(

@@ -23,7 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 
-from .config import MODELS, Experiment
+from .config import MODELS, Experiment, parameter_names
 from .datasets import MotionDataset, selection_split
 from .experiments import run_training, trainings
 from .files import write_atomically
@@ -96,7 +96,7 @@ def check_search(
     if experiment.select_on != "validation": raise ValueError(f"parameter select_on={experiment.select_on!r} is not allowed in a search, which never looks at the test clips; 'validation' is")
     if not experiment.resume: raise ValueError("parameter resume=False is not allowed in a search, which goes on where it was; True is")
     usual = Experiment(occ=experiment.occ)
-    for name in ("test_occ", "hypotheses", "sampler", "n_steps"):
+    for name in parameter_names("test"):
         if getattr(experiment, name) != getattr(usual, name): raise ValueError(f"parameter {name}={getattr(experiment, name)!r} is not allowed in a search, which tests nothing; its default is")
     for name in RANGES:
         given = getattr(experiment, name)

@@ -42,6 +42,36 @@ def test_the_parameters_cell_is_that_of_the_experiment():
     assert {name: literal_eval(p["default"]) for name, p in cell.items()} == {f.name: f.default for f in fields(Experiment)}
 
 
+CURRICULUM = "curriculum; epochs mixste 6, diffhpe-2d 9, diffhpe-wrapper 6; preset demo"
+SETTINGS = {                                                                                     # run → its setting in the tables
+    "bandai-demo-all-none-s0-df4900": CURRICULUM,
+    "bandai-demo-mixste-none-s0-559708": f"{CURRICULUM}; recipe mixste",
+    "bandai-small-gcn-none-s0-eb026d": "n_steps 10; preset small; sampler ddim",
+    "cmu-demo-all-consecutive_frames-s0-f8c6b5": "batch_size 32; epochs 15; learning_rate 0.0015; preset demo",
+    "synthetic+cmu-demo-diffhpe-wrapper-mixed-s0-cb337d":
+        "batch_size mixste 16, diffhpe-wrapper 32; epochs mixste 12, diffhpe-wrapper 12; "
+        "learning_rate mixste 0.0006, diffhpe-wrapper 0.003; preset demo",
+    "synthetic-demo-all-consecutive_frames-s0-dd15fc": "from_scratch; preset demo",
+    "synthetic-demo-all-consecutive_frames-s0-ffd396": "preset demo",
+    "synthetic-demo-diffhpe-2d-consecutive_frames-s0-5dc9b7": "batch_size 32; epochs 50; learning_rate 0.004; preset demo"}
+
+
+def test_results_keep_their_names():
+    "What the runs in results/ were given still makes their ids and their settings, whatever parameters came later."
+    from dataclasses import asdict
+    from diffhpe.config import Experiment
+    from diffhpe.results import run_id
+    from diffhpe.summary import setting_of
+    runs = {p.parent.name: json.loads(p.read_text()) for p in (ROOT/"results").glob("*/metrics.json")}
+    for name, run in runs.items():
+        experiment = Experiment(**run["experiment"])
+        read = json.loads(json.dumps(asdict(experiment)))
+        assert name == run["run"] == run_id(experiment)
+        assert {k: read[k] for k in run["experiment"]} == run["experiment"]
+    known = {name: text for name, text in SETTINGS.items() if name in runs}
+    assert {name: setting_of(runs[name]["experiment"]) for name in known} == known
+
+
 def test_run_folder(whole):
     found, folder = whole
     assert {"config.json", "metrics.json", "per_action.csv", "history.csv", "history.png", "clip.png", "clip.gif"} <= {f.name for f in folder.iterdir()}
