@@ -219,7 +219,8 @@ def run_grid(
                     running.remove(entry); free.append(entry[2]); bar.update()
                     report.append(_ended(*entry))
                     if report[-1]["state"] == "finished": done |= training_keys(entry[0])
-                bar.set_postfix_str(_at_work(report, [job for _, job, *_ in running]))
+                words = _at_work(report, [job for _, job, *_ in running])
+                if words != bar.postfix: bar.set_postfix_str(words)
                 time.sleep(seconds if running else 0)
         except BaseException:
             for _, job, *_ in running: job.cancel(check=False)
