@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 
 from .clips import WindowSet
 from .config import PRESETS, Experiment
 from .datasets import load_dataset, selection_split
 from .experiments import Training, evaluate_all, run_training, start_model, trainings
 from .files import find_folder
+from .grid import read_pairs
 from .optimisation import make_optimiser, train_step, training_loss
 from .parallel import choose_device
 from .results import run_folder, write_results
@@ -60,11 +60,14 @@ def check_device(
         model = start_model(e, Training("diffhpe-2d", "diffhpe-2d", "none"))[0].eval()
         torch.nn.init.normal_(model.denoiser.output2.weight, generator=torch.Generator().manual_seed(1))
         model, x, y = model.to(place), keypoints.to(place), poses.to(place)
-        with torch.autocast(place.type, torch.bfloat16, enabled=kind == "bf16"): loss = training_loss(model, x, y, generator_of(0))
+        with torch.autocast(place.type, torch.bfloat16, enabled=kind == "bf16"):
+            loss = training_loss(model, x, y, generator_of(0))
         loss.backward()
-        return loss.item(), torch.cat([p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None])
+        return (loss.item(),
+                torch.cat([p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None]))
     loss, gradient = of(torch.device("cpu"), "fp32")
-    found = {kind: [abs(a/loss - 1), ((b - gradient).norm()/gradient.norm()).item()] for kind in ("fp32", "bf16") for a, b in [of(place, kind)]}
+    found = {kind: [abs(a/loss - 1), ((b - gradient).norm()/gradient.norm()).item()]
+             for kind in ("fp32", "bf16") for a, b in [of(place, kind)]}
     return found | dict(device=str(place), ms=step_time(place, preset))
 
 def step_time(
@@ -73,9 +76,11 @@ def step_time(
     batch_size:int|None=None, # clips; None: the preset's
 )->float:                # milliseconds
     "The time of a training step of DiffHPE-2D, without its data."
-    model, config = start_model(Experiment(preset=preset, model="diffhpe-2d", from_scratch=True), Training("diffhpe-2d", "diffhpe-2d", "none"))
+    model, config = start_model(Experiment(preset=preset, model="diffhpe-2d", from_scratch=True),
+                                Training("diffhpe-2d", "diffhpe-2d", "none"))
     model, n = model.to(device), batch_size or config.batch_size
-    optimiser, batch = make_optimiser(model, config), (torch.randn(n, 27, 17, 2, device=device), torch.randn(n, 27, 17, 3, device=device))
+    optimiser, batch = make_optimiser(model, config), (torch.randn(n, 27, 17, 2, device=device),
+                                                       torch.randn(n, 27, 17, 3, device=device))
     train_step(model, optimiser, *batch, 0, 0)
     began = time.time()
     for step in range(1, 4): train_step(model, optimiser, *batch, 0, step)
@@ -86,12 +91,14 @@ def main(
     arguments:Sequence[str]|None=None, # of the command line; None: those of the process
 )->int:                                # 0: finished; 3: minutes are over, call again; 1: the device is wrong
     "Check a device, or run a slice of an experiment: `python -m diffhpe.slices`."
-    parser = ArgumentParser("diffhpe.slices", description="Run an experiment without papermill, in slices that continue each other.")
+    parser = ArgumentParser("diffhpe.slices",
+                            description="Run an experiment without papermill, in slices that continue each other.")
     parser.add_argument("--check", action="store_true", help="only compare the device with the CPU")
     parser.add_argument("--minutes", type=float, default=9., help="of this slice (9)")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter of run_experiment")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="a parameter of run_experiment")
     given = parser.parse_args(arguments)
-    try: experiment = Experiment(**{k: v if k in ("data_dir", "results_dir") else yaml.safe_load(v) for k, v in given.p})
+    try: experiment = Experiment(**read_pairs(given.p))
     except (TypeError, ValueError) as e: parser.error(str(e))
     if given.check:
         found = check_device(experiment.device, experiment.preset)
