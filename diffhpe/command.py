@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.script import call_parse, store_true
 
 from .export import WRITERS, write
-from .keypoint_files import DetectedClip, Sightings, in_pixels, read_sightings
+from .keypoint_files import DetectedClip, KeypointFile, in_pixels, open_keypoint_file
 from .layouts import find_layout
 from .lifter import SMOOTH, TRAINED_FPS, Lifter
 from .trajectory import Intrinsics
@@ -49,11 +49,11 @@ def even_rows(
 
 # %% ../nbs/80_command.ipynb #de5866c3
 def whom(
-    found:Sightings, # of a keypoint file
+    found:KeypointFile, # that is open
     person:str|None, # an id, "all", or None for whoever is in most frames
 )->list:             # of ids
     "The people of a file who are asked for."
-    ids = list(found.people())
+    ids = list(found.people)
     if person is None: return ids[:1]
     if str(person) == "all": return ids
     chosen = [i for i in ids if str(i) == str(person)]
@@ -73,7 +73,7 @@ def lift_file(
 )->list:                         # of `LiftedMotion`, one for each person
     "Lift the people of a detector's file."
     if layout is not None: find_layout(layout)
-    found, motions, assumed = read_sightings(path), [], {}
+    found, motions, assumed = open_keypoint_file(path), [], {}
     several = whom(found, person)
     if sentence := found.assumed(layout): assumed[sentence] = True
     for who in several:

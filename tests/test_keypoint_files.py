@@ -4,9 +4,14 @@ import copy, json, random
 import numpy as np
 import pytest
 
-from diffhpe import command, keypoint_files
+from diffhpe import command, following, keypoint_files
 from diffhpe.export import LiftedMotion
+<<<<<<< HEAD
 from diffhpe.keypoint_files import KINDS, DetectedClip, people, read_keypoint_file, write_keypoint_npz
+=======
+from diffhpe.keypoint_files import DetectedClip, open_keypoint_file, people_in, read_keypoint_file, write_keypoint_npz
+from diffhpe.keypoint_formats import FORMATS
+>>>>>>> c103cec61b7e45b02d1d38156004c8bb052495b4
 from diffhpe.layouts import JOINTS, LAYOUTS, to_h36m
 
 LAYOUT_OF = {17: "coco", 18: "coco18", 25: "body25", 26: "halpe26"}
@@ -176,7 +181,7 @@ def test_people_are_told_apart_by_their_ids(write, tmp_path):
     a, b = known(missing=(0, 4, 5)), known(missing=(7,), shift=500, seed=1)
     if write is coco_annotations: a, b = visible_only(a), visible_only(b)
     path = write(tmp_path, {4: a, 9: b})
-    assert {who: n for who, (n, _) in people(path).items()} == {9: 11, 4: 9}
+    assert {who: n for who, (n, _) in people_in(path).items()} == {9: 11, 4: 9}
     for who, rows in ((4, a), (9, b), (None, b)):
         same(read_keypoint_file(path, person=who), clip_of(rows.clip(None, [np.inf, np.inf, 1]), layout="coco", person=who or 9, image_size=(640, 480) if write is coco_annotations else None))
     with pytest.raises(ValueError, match="there is nobody with the id 5; there are 9, 4"): read_keypoint_file(path, person=5)
@@ -188,7 +193,7 @@ def test_people_without_ids_are_followed_through_each_other(write, tmp_path):
     a, b = (np.concatenate([body + (x0, 5) + np.stack([v*np.arange(F), np.zeros(F)], 1)[:, None] + rng.normal(size=(F, 17, 2))/2, np.full((F, 17, 1), c)], -1).round(3) for x0, v, c in ((10, 6, .8), (370, -6, .9)))
     a[29:32] = 0                                                                # hidden where they meet
     path = write(tmp_path, {None: a, -1: b} if write not in (arrays_npz, arrays_json, by_frame) else {None: a, "b": b})
-    counts = people(path)
+    counts = people_in(path)
     assert sorted(n for n, _ in counts.values()) == [57, 60]
     one, two = (read_keypoint_file(path, person=who).keypoints for who in counts)
     np.testing.assert_allclose(one, b[..., :2], rtol=1e-6)
@@ -212,24 +217,24 @@ def test_every_kind_is_written_here(tmp_path):
     for i, write in enumerate([*WRITERS, *ONE_PERSON]):
         (tmp_path/str(i)).mkdir()
         path = write(tmp_path/str(i), {None: known()} if write in WRITERS else known())
-        seen.add(keypoint_files.read_sightings(path).kind.split(" of ")[0])
-    assert seen == set(KINDS)
+        seen.add(open_keypoint_file(path).sightings.kind.split(" of ")[0])
+    assert seen == set(FORMATS)
 
 def test_a_file_is_read_and_followed_once(tmp_path, monkeypatch):
     "However many people are lifted; nobody is lifted here, a stand-in notes who would be."
     persons = {None: known(missing=()), -1: known(missing=(5, 6), shift=500, seed=1), "b": known(missing=(), shift=900, seed=2)}
     path, calls = by_frame(tmp_path, persons), []
-    for name in ("load_json", "recognise", "follow_people"):
-        old = getattr(keypoint_files, name)
-        monkeypatch.setattr(keypoint_files, name, lambda *a, old=old, name=name, **kw: calls.append(name) or old(*a, **kw))
+    for module, name in ((keypoint_files, "load_json"), (keypoint_files, "recognise"), (following, "follow_people")):
+        old = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, old=old, name=name, **kw: calls.append(name) or old(*a, **kw))
     def lifter(keypoints, size, layout, confidence, rate, person, **options):
         calls.append(person)
         return LiftedMotion(np.zeros((len(keypoints), 17, 3)), fps=rate)
     command.lift_file(path, lifter, (1920, 1080), "coco", "all", fps=25, say=print)
     assert calls[:3] == ["load_json", "recognise", "follow_people"] and sorted(calls[3:]) == ["0", "1", "2"]
     del calls[:]
-    found = keypoint_files.read_sightings(path)
-    for who in found.people(): same(found.clip(who), read_keypoint_file(path, person=who))
+    found = open_keypoint_file(path)
+    for who in found.people: same(found.clip(who), read_keypoint_file(path, person=who))
     same(found.clip(), read_keypoint_file(path)); same(found.clip(2, "coco"), read_keypoint_file(path, "coco", 2))
     assert calls.count("follow_people") == 1 + 3 + 2
 
@@ -289,7 +294,7 @@ def test_the_order_of_time_is_the_file_s(name, tmp_path):
 def read_or_refuse(path):
     "Reads, or raises one sentence that names the file."
     try:
-        people(path)
+        people_in(path)
         clip = read_keypoint_file(path)
         assert clip.keypoints.shape[:2] == clip.confidence.shape
         return True
