@@ -90,3 +90,31 @@ def test_csdi_loads_from_every_wrapping():
     before = trained(*torch.randn(3, 1, 9, 85).unbind(), torch.tensor([3])).mean()
     before.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.parameters())
+
+# --- GraFormer
+
+@torch.no_grad()
+def test_graformer(place):
+    from diffhpe.graformer import GCNdiff, GCNpose, released_graformer, step_sinusoid
+    z = numbers("diffpose", place)
+    net = released_graformer(z.under("diff/"))
+    assert isinstance(net, GCNdiff)
+    table = step_sinusoid(z["t"], 16)
+    stages = dict(gconv_input=net.input(z["x_t"]), t_embedding=net.embedding(table))
+    stages["after_attention_0"] = net.attentions[0](stages["gconv_input"])
+    stages["after_gconv_0"] = net.blocks[0](stages["after_attention_0"], stages["t_embedding"])
+    for name, wanted in z.under("stage/").items(): near(stages[name], wanted)
+    near(net(z["x_t"], z["t"]), z["predicted_noise"])
+    if "t_embedding_sinusoid" in z: near(table, z["t_embedding_sinusoid"])
+    if not z.under("pose/"): return
+    net = released_graformer(z.under("pose/"))
+    assert isinstance(net, GCNpose)
+    near(net(z["uv"]), z["pose_xyz_raw"])
+
+def test_graformer_learns_everywhere():
+    from diffhpe.graformer import released_graformer
+    z = numbers("diffpose", "part")
+    w = z.under("diff/")
+    net = released_graformer([{f"module.{k}": v for k, v in w.items()}, {"lr": 1e-3}, 1, 2, w]).train()
+    net(z["x_t"], z["t"]).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
