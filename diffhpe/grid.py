@@ -24,7 +24,7 @@ import yaml
 from filelock import FileLock
 from tqdm import tqdm
 
-from .config import PER_MODEL, Experiment
+from .config import Experiment, parameter_names
 from .experiments import trainings
 from .files import ROOT
 from .results import run_folder, run_id
@@ -97,14 +97,14 @@ def training_keys(
 )->set[str]:               # one for each of its trainings
     "What tells the trainings of runs apart before they have begun."
     plan, given = {t.label: t for t in trainings(experiment)}, asdict(experiment)
+    each = parameter_names("each")
     def own(k, model): return given[k].get(model) if isinstance(given[k], dict) else given[k]
     def chain(label):
         t = plan[label]
-        return [t.model, t.occlusion, *(own(k, t.model) for k in PER_MODEL),
+        return [t.model, t.occlusion, *(own(k, t.model) for k in each),
                 *(chain(n) if n else [None] for n in (t.backbone, t.start))]
-    measured = ("occ", "model", "backbone_occ", "test_occ", "hypotheses", "sampler", "n_steps", "device", "minutes",
-                "results_dir", "data_dir", "resume", "curriculum", "backbone")
-    rest = {k: v for k, v in given.items() if k not in (*measured, *PER_MODEL)}
+    apart = parameter_names("plan", "test", "session", "each")  # what the chain says, or no training depends on
+    rest = {k: v for k, v in given.items() if k not in apart}
     return {json.dumps([rest, chain(label)], sort_keys=True) for label in plan}
 
 # %% ../nbs/56_grid.ipynb #8d7cec6a

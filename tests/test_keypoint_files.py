@@ -6,12 +6,8 @@ import pytest
 
 from diffhpe import command, following, keypoint_files
 from diffhpe.export import LiftedMotion
-<<<<<<< HEAD
-from diffhpe.keypoint_files import KINDS, DetectedClip, people, read_keypoint_file, write_keypoint_npz
-=======
 from diffhpe.keypoint_files import DetectedClip, open_keypoint_file, people_in, read_keypoint_file, write_keypoint_npz
 from diffhpe.keypoint_formats import FORMATS
->>>>>>> c103cec61b7e45b02d1d38156004c8bb052495b4
 from diffhpe.layouts import JOINTS, LAYOUTS, to_h36m
 
 LAYOUT_OF = {17: "coco", 18: "coco18", 25: "body25", 26: "halpe26"}
