@@ -320,7 +320,9 @@ PICKLES = {
     "a long of 2 GB": b"\x8b" + number(2**31 - 1, 4) + b"x.", "a number of a million digits": b"L" + b"9"*10**6 + b"L\n.", "100 GB declared": state(b"(L1000000000L\nI25\nt"), "a shape that overflows": state(b"(L4294967296L\nL4294967296L\nt"),
     "negative lengths": state(b"(I-1\nI-2\nt"), "a shape of numbers of 2,000 bits": state(b"(" + b"\x8a\xfa" + b"\xff"*249 + b"\x7f" + b"t"), "a shape of text": state(b"(Vx\nt"), "pointers": state(b"(I1\nt", b"cnumpy\ndtype\n(VO8\nI0\nI1\ntR"),
     "a void dtype": state(b"(I1\nt", b"cnumpy\ndtype\n(VV8\nI0\nI1\ntR"), "a dtype by a string of several": state(b"(I1\nt", b"cnumpy\ndtype\n(Vf4,O\nI0\nI1\ntR"), "a dtype that is none": state(b"(I1\nt", b"N"), "a state that is none": ARRAY + b"Nb.",
-    "an array as a key": b"}" + ARRAY + b"Ns.", "a number as a key": b"}I1\nNs.", "a tuple as a key, 300,000 deep": b"}" + b")" + b"\x85"*300_000 + b"Ns.", "a list 300,000 deep": b"]"*300_000 + b"a"*299_999 + b".",
+    "an array as a key": b"}" + ARRAY + b"Ns.", "a number as a key": b"}I1\nNs.", "a tuple as a key, 300,000 deep": b"}" + b")" + b"\x85"*300_000 + b"Ns.", "such a key, SETITEMS": b"}(" + b")" + b"\x85"*300_000 + b"Nu.", "such a key, DICT": b"()" + b"\x85"*300_000 + b"Nd.",
+    "a function's methods": b"c_codecs\nencode\n(N(V__new__\nNdtb.", "a scalar's methods": b"cnumpy.core.multiarray\nscalar\n(N(V__new__\nNdtb.", "no such instruction": b"\xff.",
+    "text as a state": b"cnumpy\ndtype\n(Vf4\ntRVsome text\nb.", "a list 300,000 deep": b"]"*300_000 + b"a"*299_999 + b".",
     "a class as a value": b"}Vx\ncnumpy\nndarray\ns.", "bytes by a codec": b"c_codecs\nencode\n(Vx\nVzlib\ntR.", "a million instructions": b"N0"*500_001 + b"N.",
     "a list of itself": b"]q\x00h\x00a.", "laughter": pickle.dumps([[["ha"*1000]*100]*1000]*1)[:-1] + b"q\x7f0](" + b"h\x7f"*50_000 + b"e.",
 }
