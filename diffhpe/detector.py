@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JOINT_WEIGHTS', 'EXACT', 'autoregressive', 'volatility', 'smooth_error', 'episodes', 'DetectorNoise', 'picture_size',
-           'limb_pairs', 'swap_limbs', 'drop_outs', 'detector_noise', 'find_swaps', 'geary_kurtosis',
+           'limb_pairs', 'swap_limbs', 'drop_outs', 'detector_noise', 'draw_errors', 'find_swaps', 'geary_kurtosis',
            'episode_statistics', 'separate_errors', 'join_clips', 'measure_noise']
 
 # %% ../nbs/06_detector.ipynb #a109fa2a
@@ -178,6 +178,29 @@ def detector_noise(
 
 # %% ../nbs/06_detector.ipynb #ca84a2bd
 EXACT = DetectorNoise(scale=0, outlier_share=0, swap_share=0) # no errors at all: for ground-truth 2D
+
+# %% ../nbs/06_detector.ipynb #a5fd101f
+def draw_errors(
+    rays:np.ndarray,         # (B, L, 17, 2) directions, or pixels
+    rng:np.random.Generator, # draws all of it
+    scale:tuple[float, float]=(0., 2.), # of the errors, in scales of `noise`
+    noise:DetectorNoise=DetectorNoise(), # whose shares, weights and lengths hold
+)->np.ndarray:               # like rays
+    "Keypoints as detectors of different quality might find them."
+    B, L, J, _ = rays.shape
+    some = rng.uniform(*scale, B)
+    rough = some > .25
+    size = picture_size(rays.reshape(B*L, J, 2)).reshape(B, L)
+    by_window = lambda x: x.reshape(L, B, J, *x.shape[2:]).swapaxes(0, 1)
+    swapped = episodes((L, 2*B), noise.swap_share, noise.swap_length, rng)[0].reshape(L, B, 2).swapaxes(0, 1) & rough[:, None, None]
+    out = swap_limbs(rays.reshape(B*L, J, 2), swapped.reshape(B*L, 2)).reshape(rays.shape)
+    frames, joints, off = drop_outs(np.ones(L), B*J, rng, noise.outlier_share, noise.outlier_length, noise.outlier_least, noise.outlier_most)
+    far = np.zeros((L, B*J, 2)); far[frames, joints] = off
+    slow = by_window(smooth_error((L, B*J), rng, rng.uniform(.6, .98), noise.kurtosis))
+    white = by_window(smooth_error((L, B*J), rng, 0., noise.kurtosis))
+    share = np.sqrt(rng.random((B, 1, 1, 1)))
+    sigma = (noise.scale/noise.person_size*some[:, None, None, None])*np.array(noise.joint_weights)[:, None]
+    return out + size[..., None, None]*(by_window(far)*rough[:, None, None, None] + sigma*(np.sqrt(share)*slow + np.sqrt(1 - share)*white))
 
 # %% ../nbs/06_detector.ipynb #7e2ca760
 def find_swaps(

@@ -9,7 +9,7 @@ __all__ = ['SUBJECTS_TRAIN', 'SUBJECTS_TEST', 'FPS', 'PROPORTIONS', 'ANKLE', 'FO
            'sway', 'cyclic_curve', 'Style', 'make_style', 'gait_angles', 'foot_reach', 'foot_pitch', 'step_length',
            'loop_path', 'walk', 'Action', 'posture_angles', 'wandering', 'pelvis_height', 'reach_with_leg',
            'moving_average', 'step_places', 'stepping_feet', 'footprint_shift', 'walking_feet', 'put_feet',
-           'synthetic_clip', 'synthetic_motion']
+           'synthetic_clip', 'synthetic_motion', 'random_angles', 'random_motion']
 
 # %% ../nbs/11_synthetic.ipynb #ce6d1a94
 import math
@@ -565,3 +565,48 @@ def synthetic_motion(
         motion[subject] = {f"{name} {k}": synthetic_clip(body, style, action, seeded(seed, subject, name, str(k)), frames)
                            for name, action in MOTIONS.items() for k in range(1, repetitions + 1)}
     return motion
+
+# %% ../nbs/11_synthetic.ipynb #7813d650
+def random_angles(
+    n:int,                   # B
+    rng:np.random.Generator, # draws all of it
+)->tuple:                    # (B, 25) degrees, in the middle and largest deviation from it; columns as in `ANGLES`
+    "Middles and swings of joint angles, within their limits."
+    low, high = LIMITS.copy().T
+    low[:3], high[:3] = (-180, -60, -40), (180, 60, 40)                          # heading, lean, tilt
+    neutral = np.clip(0, low, high)
+    wide = rng.uniform(.15, 1, (n, 1))
+    middle = neutral + wide*(rng.uniform(low, high, (n, 25)) - neutral)
+    middle[:, 0] = rng.uniform(-180, 180, n)
+    lying = rng.random(n) < .2
+    middle[lying, 1:3] = rng.uniform((-110, -90), (110, 90), (lying.sum(), 2))
+    for limb, share in (("leg", .4), ("arm", .3)):
+        same = np.flatnonzero(rng.random(n) < share)[:, None]
+        middle[same, limb_columns(["right"], limb)] = middle[same, limb_columns(["left"], limb)] + rng.normal(0, 5, (len(same), 4))
+    swing = np.exp(rng.uniform(np.log(3), np.log(200), (n, 1)))*np.minimum(np.abs(rng.normal(0, .6, (n, 25))), 1) # degrees a second
+    swing[:, :3] /= 2
+    limited = np.arange(25) > 2
+    middle = np.where(limited, np.clip(middle, low, high), middle)
+    return middle, swing
+
+# %% ../nbs/11_synthetic.ipynb #a32154a2
+def random_motion(
+    n:int,                   # B
+    n_frames:int,            # L, at 50 a second
+    rng:np.random.Generator, # draws all of it
+)->np.ndarray:               # (B, L, 17, 3) metres, world, z up, lowest joint near the floor
+    "Smooth motion through postures from all over the limits of the joints."
+    at = np.arange(n_frames)[:, None]/FPS
+    middle, swing = random_angles(n, rng)
+    turns = rng.uniform(.3, 2, (n, 25))                                          # Hz
+    far = swing/(2*np.pi*turns)
+    low, high = LIMITS.T
+    far[:, 3:] = np.minimum(far[:, 3:], (high - low)[3:]/2)
+    middle[:, 3:] = np.clip(middle[:, 3:], low[3:] + far[:, 3:], high[3:] - far[:, 3:])
+    wave = np.sin(2*np.pi*(turns[:, None]*at + rng.random((n, 1, 25))))
+    angles = middle[:, None] + far[:, None]*wave
+    points = forward_kinematics(segment_rotations(angles), make_body("S1").offsets)
+    lowest = -.04*np.log(np.exp(-points[..., 2]/.04).sum(-1))
+    drift = rng.normal(0, .4, (n, 1, 3))*(at/1.)*[1, 1, .2]
+    ground = np.stack([0*lowest, 0*lowest, .07 - lowest], -1)
+    return points + (ground + drift)[:, :, None]
