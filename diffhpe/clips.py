@@ -32,8 +32,12 @@ class Clip:
         F, J = self.keypoints.shape[:2] if self.keypoints.ndim == 3 else (0, 0)
         for field, shape in dict(keypoints=(F, J, 2), poses=(F, J, 3), root=(F, 3)).items():
             a = getattr(self, field)
-            if a.shape != shape or not F: raise ValueError(f"{self.name}: {field} has shape {a.shape}; keypoints (F, J, 2), poses (F, J, 3) and root (F, 3) are allowed, with the same F >= 1 and J")
-            if not np.isfinite(a).all(): raise ValueError(f"{self.name}: {field} holds a NaN or an infinity in frame {int(np.argwhere(~np.isfinite(a))[0, 0])}; only finite numbers are allowed")
+            if a.shape != shape or not F:
+                raise ValueError(f"{self.name}: {field} has shape {a.shape}; keypoints (F, J, 2), poses (F, J, 3) and "
+                                 "root (F, 3) are allowed, with the same F >= 1 and J")
+            if not np.isfinite(a).all():
+                raise ValueError(f"{self.name}: {field} holds a NaN or an infinity in frame "
+                                 f"{int(np.argwhere(~np.isfinite(a))[0, 0])}; only finite numbers are allowed")
 
     @property
     def name(self)->str:
@@ -79,10 +83,13 @@ class WindowSet:
         occlusion:str="none",    # a name of `OCCLUSIONS`
         seed:int=0,              # of windows and masks
     ):
-        self.clips, self.n_frames, self.occlusion, self.seed = tuple(clips), n_frames, resolve_occlusion(occlusion), seed
+        self.clips, self.n_frames, self.seed = tuple(clips), n_frames, seed
+        self.occlusion = resolve_occlusion(occlusion)
         if not self.clips: raise ValueError("there is no clip to take windows from; at least one is needed")
         short = [c for c in self.clips if len(c) < n_frames]
-        if short: raise ValueError(f"{short[0].name} has {len(short[0])} frames, and {len(short) - 1} more clips are too short; a window needs {n_frames}")
+        if short:
+            raise ValueError(f"{short[0].name} has {len(short[0])} frames, and {len(short) - 1} more clips are too "
+                             f"short; a window needs {n_frames}")
         self.lengths = np.array([len(c) for c in self.clips])
         self.offsets = np.concatenate([[0], self.lengths.cumsum()[:-1]])
         self.keypoints = np.concatenate([c.keypoints for c in self.clips])
@@ -126,7 +133,8 @@ def evaluation_index(self:WindowSet,
 )->np.ndarray:                 # (N,) numbers of windows
     "The windows that an evaluation looks at."
     n = int((self.lengths//self.n_frames).sum())
-    return np.arange(n) if not max_windows or n <= max_windows else np.linspace(0, n - 1, max_windows).round().astype(int)
+    if not max_windows or n <= max_windows: return np.arange(n)
+    return np.linspace(0, n - 1, max_windows).round().astype(int)
 
 @patch
 def evaluation_batch(self:WindowSet,

@@ -50,9 +50,13 @@ def check_sides(
     for side, clips in (("train", fitted), ("test", dataset.test)):
         if not clips: raise ValueError(f"{dataset.name} has no clip to {side} on; at least one is needed")
         short = [c for c in clips if len(c) < n_frames]
-        if short: raise ValueError(f"{dataset.name}: {short[0].name}, to {side} on, has {len(short[0])} frames, and {len(short) - 1} more clips are too short; a window needs {n_frames}")
+        if short:
+            raise ValueError(f"{dataset.name}: {short[0].name}, to {side} on, has {len(short[0])} frames, "
+                             f"and {len(short) - 1} more clips are too short; a window needs {n_frames}")
     ours, theirs = ({c.activity for c in clips} for clips in (fitted, dataset.test))
-    if not ours & theirs: raise ValueError(f"{dataset.name}: the test's actions are {', '.join(sorted(theirs))}, those to train on {', '.join(sorted(ours))}; at least one must be in both")
+    if not ours & theirs:
+        raise ValueError(f"{dataset.name}: the test's actions are {', '.join(sorted(theirs))}, "
+                         f"those to train on {', '.join(sorted(ours))}; at least one must be in both")
 
 def selection_split(
     dataset:MotionDataset,      # to be divided
@@ -60,13 +64,16 @@ def selection_split(
     n_frames:int=27,            # L, frames of a window
 )->tuple[list[Clip], list[Clip]]: # to fit, to choose by
     "Divide the training clips into those to fit and those to choose a checkpoint by."
-    if select_on not in ("validation", "test"): raise ValueError(f"select_on={select_on!r} is unknown; allowed are 'validation' and 'test'")
+    if select_on not in ("validation", "test"):
+        raise ValueError(f"select_on={select_on!r} is unknown; allowed are 'validation' and 'test'")
     recordings, held = list(dict.fromkeys((c.subject, c.action) for c in dataset.train)), set()
     if select_on == "validation":
         for part in dict.fromkeys(s.rpartition(":")[0] for s, _ in recordings):
             own = [r for r in recordings if r[0].rpartition(":")[0] == part]
             held |= {r for r in own if r[0].rpartition(":")[2] == "S8"} or set(own[4::5] or own[-1:])
-        if len(held) == len(recordings): raise ValueError(f"{dataset.name} has {len(recordings)} training recordings, too few to hold some back; select_on='test' needs none")
+        if len(held) == len(recordings):
+            raise ValueError(f"{dataset.name} has {len(recordings)} training recordings, too few to hold some back; "
+                             "select_on='test' needs none")
     fitted = [c for c in dataset.train if (c.subject, c.action) not in held]
     check_sides(dataset, fitted, n_frames)
     return fitted, [c for c in dataset.train if (c.subject, c.action) in held] if held else list(dataset.test)
@@ -77,7 +84,8 @@ def thin(
     n:int|None,       # at most so many; None: all
 )->tuple:             # of the first, the last, and some between
     "Evenly spaced clips."
-    return tuple(clips) if n is None or len(clips) <= n else tuple(clips[i] for i in np.linspace(0, len(clips) - 1, n).round().astype(int))
+    if n is None or len(clips) <= n: return tuple(clips)
+    return tuple(clips[i] for i in np.linspace(0, len(clips) - 1, n).round().astype(int))
 
 # %% ../nbs/18_datasets.ipynb #57ee3d61
 def motion_checksum(
@@ -86,7 +94,9 @@ def motion_checksum(
     "sha256 of names and of positions in whole millimetres."
     digest = hashlib.sha256()
     for subject in sorted(positions):
-        for action in sorted(positions[subject]): digest.update(f"{subject}/{action}".encode() + np.round(positions[subject][action]*1000).astype("<i4").tobytes())
+        for action in sorted(positions[subject]):
+            digest.update(f"{subject}/{action}".encode()
+                          + np.round(positions[subject][action]*1000).astype("<i4").tobytes())
     return digest.hexdigest()
 
 @lru_cache(1)
@@ -96,7 +106,7 @@ def embedded_motion(
     "The embedded motion, made once per process, and its checksum."
     positions = synthetic_motion(seed)
     for actions in positions.values():
-        for world in actions.values(): world.setflags(write=False)  # everybody in this process gets the same arrays
+        for world in actions.values(): world.setflags(write=False)  # all in this process get the same arrays
     return positions, motion_checksum(positions)
 
 # %% ../nbs/18_datasets.ipynb #9459a74c
@@ -114,14 +124,20 @@ def at_speed(
 def find_motion(
     name:str,                # "synthetic", or <name> of data_3d_<name>.npz
     data_dir:str|Path|None,  # folder of that file
-)->tuple:                    # positions [subject][action] → (F, 17, 3) metres, world, z up; checksum; subjects to train and to test on; kind, in two words
+)->tuple:  # [subject][action] → (F, 17, 3) metres, world, z up; checksum; to train on; to test on; its kind
     "The motion of a data set: made, or read from its file."
     if name == "synthetic": return *embedded_motion(), (SUBJECTS_TRAIN, SUBJECTS_TEST), "embedded motion"
-    if data_dir is None: raise ValueError(f"dataset {name!r} is read from data_3d_{name}.npz, and data_dir, the folder of that file, is not given; without a folder, 'synthetic' is allowed")
+    if data_dir is None:
+        raise ValueError(f"dataset {name!r} is read from data_3d_{name}.npz, and data_dir, the folder of that file, "
+                         "is not given; without a folder, 'synthetic' is allowed")
     path, flat = (Path(data_dir)/f"data_3d_{name}{layout}.npz" for layout in ("", "_flat"))
-    if not path.is_file() and any(p.suffix.lower() == ".bvh" for pattern in ("*", "*/*") for p in Path(data_dir).glob(pattern)): raise FileNotFoundError(f"there is no file {path}, but {data_dir} holds BVH files; `diffhpe_import_bvh {data_dir} {path}` makes one of them")
+    if not path.is_file() and any(p.suffix.lower() == ".bvh"
+                                  for pattern in ("*", "*/*") for p in Path(data_dir).glob(pattern)):
+        raise FileNotFoundError(f"there is no file {path}, but {data_dir} holds BVH files; "
+                                f"`diffhpe_import_bvh {data_dir} {path}` makes one of them")
     motion = read_motion(flat if flat.is_file() and not path.is_file() else path)
-    positions = {s: {a: at_speed(world, motion.fps) for a, world in actions.items()} for s, actions in motion.positions.items()}
+    positions = {s: {a: at_speed(world, motion.fps) for a, world in actions.items()}
+                 for s, actions in motion.positions.items()}
     return positions, motion.checksum, (motion.subjects_train, motion.subjects_test), "real motion"
 
 # %% ../nbs/18_datasets.ipynb #785c154e
@@ -134,44 +150,63 @@ def clip_maker(
     noise:float|None=None,    # px
     cameras:str="h36m",       # or "random"
     seed:int=0,               # of the noise and of random cameras
-)->tuple:                     # function of positions that makes clips of them, where the 2D comes from in a few words, checksum of its file or nothing
+)->tuple:  # makes clips of positions; where the 2D comes from, in words; checksum of its file or nothing
     "How the motion of a data set becomes clips."
-    if cameras not in ("h36m", "random"): raise ValueError(f"cameras={cameras!r} is unknown; allowed are 'h36m' and 'random'")
-    if keypoints == "gt" and noise: raise ValueError(f"noise={noise} is not allowed with keypoints='gt', which have none")
-    if name == "h36m" and (keypoints not in ("simulated", "gt") or keypoints == "gt" and cameras == "h36m" and data_dir and (Path(data_dir)/"data_2d_h36m_gt.npz").is_file()):
-        if noise is not None and keypoints != "gt" or cameras == "random": raise ValueError(f"real detections come with their own errors and cameras; noise={noise} and cameras={cameras!r} are allowed with keypoints='simulated'")
+    if cameras not in ("h36m", "random"):
+        raise ValueError(f"cameras={cameras!r} is unknown; allowed are 'h36m' and 'random'")
+    if keypoints == "gt" and noise:
+        raise ValueError(f"noise={noise} is not allowed with keypoints='gt', which have none")
+    if name == "h36m" and (keypoints not in ("simulated", "gt") or keypoints == "gt" and cameras == "h36m" and data_dir
+                           and (Path(data_dir)/"data_2d_h36m_gt.npz").is_file()):
+        if noise is not None and keypoints != "gt" or cameras == "random":
+            raise ValueError("real detections come with their own errors and cameras; "
+                             f"noise={noise} and cameras={cameras!r} are allowed with keypoints='simulated'")
         detector = DETECTOR if keypoints == "detected" else keypoints
         try: tracks, checksum = read_keypoints(keypoints_file(data_dir, name, detector))
-        except FileNotFoundError as e: raise FileNotFoundError(f"{e}; keypoints='simulated' and 'gt' need no file") from e
+        except FileNotFoundError as e:
+            raise FileNotFoundError(f"{e}; keypoints='simulated' and 'gt' need no file") from e
         origin = "exact 2D of its file" if detector == "gt" else f"real 2D detections of {detector}"
-        return lambda positions: measured_clips(positions, {s: t for s, t in tracks.items() if s in positions}), f"{origin}, its own cameras", checksum
-    if keypoints not in ("detected", "simulated", "gt"): raise ValueError(f"keypoints={keypoints!r} is unknown; allowed are 'detected', 'simulated' and 'gt', and with 'h36m' the name of a detector")
-    detector = None if keypoints == "gt" or noise == 0 else DetectorNoise() if noise is None else replace(DetectorNoise(), scale=noise)
+        return (lambda positions: measured_clips(positions, {s: t for s, t in tracks.items() if s in positions}),
+                f"{origin}, its own cameras", checksum)
+    if keypoints not in ("detected", "simulated", "gt"):
+        raise ValueError(f"keypoints={keypoints!r} is unknown; allowed are 'detected', 'simulated' and 'gt', "
+                         "and with 'h36m' the name of a detector")
+    detector = (None if keypoints == "gt" or noise == 0 else DetectorNoise() if noise is None
+                else replace(DetectorNoise(), scale=noise))
     seen_by = random_cameras(4, seed) if cameras == "random" else h36m_cameras if name == "h36m" else h36m_cameras("S9")
     exact = f"simulated 2D detections of scale {detector.scale:g} px" if detector else "exact 2D"
-    make = lambda positions: virtual_clips(positions, seen_by, detector, seed, recentred=name not in ("h36m", "synthetic"))
-    return make, f"{exact}, {'four random' if cameras == 'random' else 'its own' if name == 'h36m' else 'four virtual'} cameras", ""
+    make = lambda positions: virtual_clips(positions, seen_by, detector, seed,
+                                           recentred=name not in ("h36m", "synthetic"))
+    return (make,
+            f"{exact}, {'four random' if cameras == 'random' else 'its own' if name == 'h36m' else 'four virtual'} "
+            "cameras", "")
 
 # %% ../nbs/18_datasets.ipynb #a735430a
 def load_dataset(
     name:str="synthetic",        # "synthetic", "h36m", or another <name> of data_3d_<name>.npz; several with a plus
     data_dir:str|Path|None=None, # folder of that file
-    keypoints:str="detected",    # "detected": Human3.6M's real ones, for other sets simulated; "simulated"; "gt": exact projections; or <detector> of data_2d_h36m_<detector>.npz
-    noise:float|None=None,       # px, scale of the simulated noise; None: `DetectorNoise`'s default; 0: exact projections
+    keypoints:str="detected",    # "detected", "simulated", "gt": exact; or <detector> of data_2d_h36m_<detector>.npz
+    noise:float|None=None,  # px, scale of the simulated noise; None: `DetectorNoise`'s default; 0: exact projections
     max_clips:int|None=None,     # of the training and of the test set; None: all
     seed:int=0,                  # of the detector noise and of random cameras
     cameras:str="h36m",          # "random": four other virtual cameras, by the seed
 )->MotionDataset:
     "Clips of a motion set, to train and to test on."
     for parameter, value in dict(seed=seed, max_clips=1 if max_clips is None else max_clips).items():
-        if not isinstance(value, int) or value < (parameter != "seed"): raise ValueError(f"{parameter}={value!r}; a whole number from {int(parameter != 'seed')} is allowed")
-    if "+" in name: return joined([load_dataset(n.strip(), data_dir, keypoints, noise, max_clips, seed, cameras) for n in name.split("+")])
+        if not isinstance(value, int) or value < (parameter != "seed"):
+            raise ValueError(f"{parameter}={value!r}; a whole number from {int(parameter != 'seed')} is allowed")
+    if "+" in name:
+        return joined([load_dataset(n.strip(), data_dir, keypoints, noise, max_clips, seed, cameras)
+                       for n in name.split("+")])
     make, origin, of_keypoints = clip_maker(name, data_dir, keypoints, noise, cameras, seed)
     positions, checksum, subjects, kind = find_motion(name, data_dir)
     if of_keypoints: checksum = hashlib.sha256((checksum + of_keypoints).encode()).hexdigest()
     neither = [s for s in positions if s not in subjects[0] + subjects[1]]
-    if len(neither) == len(positions): raise ValueError(f"{name} says of none of its subjects {', '.join(positions)} whether they are to train or to test on; subjects_train and subjects_test in its metadata do")
-    if neither: warnings.warn(f"{name}: {', '.join(neither)} are neither to train nor to test on, and left out", stacklevel=2)
+    if len(neither) == len(positions):
+        raise ValueError(f"{name} says of none of its subjects {', '.join(positions)} whether they are to train or to "
+                         "test on; subjects_train and subjects_test in its metadata do")
+    if neither:
+        warnings.warn(f"{name}: {', '.join(neither)} are neither to train nor to test on, and left out", stacklevel=2)
     clips = [thin(make({s: positions[s] for s in group if s in positions}), max_clips) for group in subjects]
     return MotionDataset(name, *clips, f"{kind}, {origin}", checksum, float(visible_share(clips[0] + clips[1])))
 
@@ -181,8 +216,10 @@ def joined(
 )->MotionDataset:
     "Several sets as one."
     name = "+".join(p.name for p in parts)
-    if len({p.name for p in parts}) < len(parts): raise ValueError(f"dataset {name!r} has a set twice; each is allowed once")
+    if len({p.name for p in parts}) < len(parts):
+        raise ValueError(f"dataset {name!r} has a set twice; each is allowed once")
     side = lambda s: tuple(replace(c, subject=f"{p.name}:{c.subject}") for p in parts for c in getattr(p, s))
     checksum = hashlib.sha256("".join(p.checksum for p in parts).encode()).hexdigest()
     sizes = np.array([sum(map(len, p.train + p.test)) for p in parts])
-    return MotionDataset(name, side("train"), side("test"), "; ".join(f"{p.name}: {p.description}" for p in parts), checksum, float(sizes @ [p.visible for p in parts]/sizes.sum()))
+    return MotionDataset(name, side("train"), side("test"), "; ".join(f"{p.name}: {p.description}" for p in parts),
+                         checksum, float(sizes @ [p.visible for p in parts]/sizes.sum()))

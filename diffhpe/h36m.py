@@ -28,7 +28,8 @@ def keypoints_file(
     path, start = Path(data_dir)/f"data_2d_{name}_{detector}.npz", f"data_2d_{name}_"
     if re.fullmatch(r"[\w.-]+", detector) and path.is_file(): return path
     there = sorted(p.stem.removeprefix(start) for p in Path(data_dir).glob("data_2d_*.npz") if p.name.startswith(start))
-    raise FileNotFoundError(f"there are no keypoints of the detector {detector!r} for {name!r}; {data_dir} holds {'those of ' + ', '.join(there) if there else f'no {start}<detector>.npz'}")
+    raise FileNotFoundError(f"there are no keypoints of the detector {detector!r} for {name!r}; {data_dir} holds "
+                            f"{'those of ' + ', '.join(there) if there else f'no {start}<detector>.npz'}")
 
 # %% ../nbs/14_h36m.ipynb #7ceb52f3
 def read_keypoints(
@@ -39,20 +40,25 @@ def read_keypoints(
     try:
         subjects, metadata = contents.get("positions_2d"), contents.get("metadata")
         if not isinstance(subjects, dict) or not subjects or not all(isinstance(a, dict) for a in subjects.values()):
-            raise ValueError(f"the keys are {ascii(', '.join(contents))[1:200]}; a dict of subjects, each a dict of actions, under positions_2d is needed")
+            raise ValueError(f"the keys are {ascii(', '.join(contents))[1:200]}; "
+                             "a dict of subjects, each a dict of actions, under positions_2d is needed")
         joints = as_text(metadata.get("num_joints", 17) if isinstance(metadata, dict) else 17, "num_joints")
         if joints != "17": raise ValueError(f"num_joints in its metadata is {joints[:50]}; 17, Human3.6M's, is allowed")
         sort_contents({"positions_3d": subjects})   # are the names allowed?
-        return {s: {a: _tracks(t, f"{s}/{a}") for a, t in actions.items()} for s, actions in subjects.items() if actions}, checksum
+        return {s: {a: _tracks(t, f"{s}/{a}") for a, t in actions.items()} for s, actions in subjects.items()
+                if actions}, checksum
     except ValueError as e: raise ValueError(f"{path}: {e}") from e
 
 def _tracks(tracks, where:str)->list:
     "The keypoints of every camera, checked."
     tracks, copies = list(tracks) if isinstance(tracks, np.ndarray) and tracks.ndim == 4 else tracks, []
     for i, track in enumerate(tracks if isinstance(tracks, list) and tracks else [None]):
-        if not isinstance(track, np.ndarray) or track.ndim != 3 or track.shape[1:] != (17, 2) or not len(track) or track.dtype.kind != "f" or not np.isfinite(track).all():
-            found = f"an array of shape {track.shape} and dtype {track.dtype}" if isinstance(track, np.ndarray) else type(tracks).__name__
-            raise ValueError(f"{where}, camera {i}, is {found}; finite floats of shape (F, 17, 2) with F >= 1 are allowed, in a list of one array per camera")
+        if (not isinstance(track, np.ndarray) or track.ndim != 3 or track.shape[1:] != (17, 2) or not len(track)
+            or track.dtype.kind != "f" or not np.isfinite(track).all()):
+            found = (f"an array of shape {track.shape} and dtype {track.dtype}" if isinstance(track, np.ndarray)
+                     else type(tracks).__name__)
+            raise ValueError(f"{where}, camera {i}, is {found}; finite floats of shape (F, 17, 2) with F >= 1 are "
+                             "allowed, in a list of one array per camera")
         copies.append(np.array(track, dtype=np.float32, order="C"))
     return copies
 
@@ -74,20 +80,24 @@ def check_track(
     own, width, best = far(track, seen[i]), max(camera.resolution), min(guesses, key=guesses.get)
     fits = guesses[best] < own/3
     if own > width/10 or fits and own > width/50:
-        raise ValueError(f"{where}: half of the keypoints of camera {i}, {camera.name}, are {own:.0f} px or more from the projected motion, "
-                         f"of {width:.0f} px in all; {best if fits else 'the cameras, the resolution or the recording may be others'}")
+        raise ValueError(f"{where}: half of the keypoints of camera {i}, {camera.name}, are {own:.0f} px or more from "
+                         f"the projected motion, of {width:.0f} px in all; "
+                         f"{best if fits else 'the cameras, the resolution or the recording may be others'}")
     return own
 
 # %% ../nbs/14_h36m.ipynb #964fe500
 def _find_tracks(keypoints:Mapping, subject:str, action:str, n_cameras:int)->list:
     "A recording's keypoints, one track per camera."
     if subject not in keypoints:
-        raise ValueError(f"the keypoints have no subject {subject}; they have {', '.join(keypoints)}, and everybody in the motion is needed")
+        raise ValueError(f"the keypoints have no subject {subject}; they have {', '.join(keypoints)}, "
+                         "and everybody in the motion is needed")
     tracks, where = keypoints[subject].get(action), f"{subject}/{action}"
     if tracks is None:
-        raise ValueError(f"the keypoints have no {where}; of {subject} they have {', '.join(keypoints[subject])}, and every recording of the motion is needed")
+        raise ValueError(f"the keypoints have no {where}; of {subject} they have {', '.join(keypoints[subject])}, "
+                         "and every recording of the motion is needed")
     if len(tracks) != n_cameras:
-        raise ValueError(f"{where} has {len(tracks)} tracks of keypoints, and {n_cameras} cameras saw it; one track per camera is allowed")
+        raise ValueError(f"{where} has {len(tracks)} tracks of keypoints, and {n_cameras} cameras saw it; "
+                         "one track per camera is allowed")
     return tracks
 
 def _joined(world, track, camera, subject, action)->Clip:
@@ -99,8 +109,8 @@ def _joined(world, track, camera, subject, action)->Clip:
 # %% ../nbs/14_h36m.ipynb #8ff8e3d4
 def measured_clips(
     positions:Mapping,                              # [subject][action] → (F, 17, 3) metres, world, z up
-    keypoints:Mapping,                              # [subject][action] → (F', 17, 2) px of each camera, from `read_keypoints`
-    cameras:Sequence[Camera]|Callable=h36m_cameras, # the same for everybody, or a function of the subject's name
+    keypoints:Mapping,  # [subject][action] → (F', 17, 2) px of each camera, from `read_keypoints`
+    cameras:Sequence[Camera]|Callable=h36m_cameras, # the same for all, or a function of the subject's name
 )->list[Clip]:
     "Real detections beside real motion: every recording as every camera saw it."
     clips, unequal, off = [], [], {}
@@ -111,14 +121,17 @@ def measured_clips(
                 n, where = min(len(world), len(track)), f"{subject}/{action}"
                 px = check_track(track[:n], world[:n], seen_by, i, where)
                 if px > max(seen_by[i].resolution)/50: off[f"{where}, camera {i}"] = px
-                if abs(len(track) - len(world)) > max(10, min(50, .1*len(world))): unequal.append(f"{where}, camera {i}, {len(track)} frames to {len(world)}")
+                if abs(len(track) - len(world)) > max(10, min(50, .1*len(world))):
+                    unequal.append(f"{where}, camera {i}, {len(track)} frames to {len(world)}")
                 clips.append(_joined(world[:n], track[:n], seen_by[i], subject, action))
-    left_out, worst = sum(a not in positions.get(s, {}) for s in keypoints for a in keypoints[s]), max(off, key=off.get, default="")
+    left_out = sum(a not in positions.get(s, {}) for s in keypoints for a in keypoints[s])
+    worst = max(off, key=off.get, default="")
     if left_out: warnings.warn(f"{left_out} recordings have keypoints and no motion; they are left out", stacklevel=2)
     if unequal:
         warnings.warn(f"{len(unequal)} tracks of keypoints are much longer or shorter than the motion ({unequal[0]}); "
                       "both are cut to the shorter, which is right only if they start together", stacklevel=2)
     if off:
-        warnings.warn(f"{len(off)} of {len(clips)} tracks of keypoints lie further from the projected motion than a fiftieth of the picture, "
-                      f"{worst}, the furthest: {off[worst]:.0f} px in the median; cameras, resolution or start may be others", stacklevel=2)
+        warnings.warn(f"{len(off)} of {len(clips)} tracks of keypoints lie further from the projected motion than a "
+                      f"fiftieth of the picture, {worst}, the furthest: {off[worst]:.0f} px in the median; "
+                      "cameras, resolution or start may be others", stacklevel=2)
     return clips

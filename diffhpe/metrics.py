@@ -22,10 +22,13 @@ def as_poses(
     "Poses as a floating-point tensor, after a check of shape and values."
     x = poses if isinstance(poses, Tensor) else torch.from_numpy(np.ascontiguousarray(poses))
     if x.ndim < 2 or x.shape[-1] != 3 or x.numel() == 0:
-        raise ValueError(f"{name} of shape {tuple(x.shape)} cannot be measured: they must be (..., joints, 3), with at least one pose")
+        raise ValueError(f"{name} of shape {tuple(x.shape)} cannot be measured: "
+                         "they must be (..., joints, 3), with at least one pose")
     if x.dtype not in (torch.float32, torch.float64): x = x.float()
     bad = int((~x.isfinite()).any(-1).sum())
-    if bad: raise ValueError(f"{name} hold NaN or infinity in {bad} of {x.shape[:-1].numel()} joints; every coordinate must be finite")
+    if bad:
+        raise ValueError(f"{name} hold NaN or infinity in {bad} of {x.shape[:-1].numel()} joints; "
+                         "every coordinate must be finite")
     return x
 
 # %% ../nbs/02_metrics.ipynb #72735c67
@@ -36,7 +39,8 @@ def pair_poses(
     "A prediction and its truth as tensors that can be compared."
     predicted, target = as_poses(predicted, "predicted poses"), as_poses(target, "target poses")
     if predicted.shape != target.shape:
-        raise ValueError(f"predicted poses of shape {tuple(predicted.shape)} cannot be compared with target poses of shape {tuple(target.shape)}: the shapes must be equal")
+        raise ValueError(f"predicted poses of shape {tuple(predicted.shape)} cannot be compared with target poses of "
+                         f"shape {tuple(target.shape)}: the shapes must be equal")
     dtype = torch.promote_types(predicted.dtype, target.dtype)
     return predicted.to(dtype), target.to(predicted.device, dtype)
 
@@ -134,7 +138,8 @@ def mpjve(
     "Mean per-joint velocity error: MPJPE of the frame-to-frame difference."
     predicted, target = pair_poses(predicted, target)
     if predicted.ndim < 3 or predicted.shape[-3] < 2:
-        raise ValueError(f"poses of shape {tuple(predicted.shape)} have no velocity: they must be (..., frames, joints, 3), with at least 2 frames")
+        raise ValueError(f"poses of shape {tuple(predicted.shape)} have no velocity: "
+                         "they must be (..., frames, joints, 3), with at least 2 frames")
     return joint_errors(predicted.diff(dim=-3), target.diff(dim=-3)).mean()
 
 # %% ../nbs/02_metrics.ipynb #e82574e5
@@ -144,13 +149,16 @@ def segment_lengths(
 )->Tensor:                     # (..., S) mm
     "Length of every segment in every pose."
     poses, pairs = as_poses(poses), torch.as_tensor(np.asarray(segments))
-    if pairs.ndim != 2 or pairs.shape[1] != 2: raise ValueError(f"segments of shape {tuple(pairs.shape)} are not pairs of joints: they must be (segments, 2)")
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise ValueError(f"segments of shape {tuple(pairs.shape)} are not pairs of joints: they must be (segments, 2)")
     n, wanted = poses.shape[-2], H36M_17.n_joints
     if pairs.min() < 0 or pairs.max() >= n:
-        raise ValueError(f"segments join joints {pairs.min()} … {pairs.max()}, and the poses have {n} joints: only 0 … {n - 1} can be joined")
+        raise ValueError(f"segments join joints {pairs.min()} … {pairs.max()}, and the poses have {n} joints: "
+                         f"only 0 … {n - 1} can be joined")
     known = (H36M_17.segments, H36M_17.left_segments, H36M_17.right_segments)
     if n != wanted and tuple(map(tuple, pairs.tolist())) in known:
-        raise ValueError(f"the segments are those of H36M_17, with {wanted} joints, and the poses have {n}: give the segments of their own skeleton")
+        raise ValueError(f"the segments are those of H36M_17, with {wanted} joints, and the poses have {n}: "
+                         "give the segments of their own skeleton")
     first, second = pairs.to(poses.device).unbind(1)
     return (poses[..., first, :] - poses[..., second, :]).norm(dim=-1)
 
@@ -162,7 +170,8 @@ def symmetry_gap(
 )->Tensor:                                 # () mm
     "Mean absolute difference in length between left and right segments, DiffHPE eq. 13."
     if len(left_segments) != len(right_segments):
-        raise ValueError(f"{len(left_segments)} left segments cannot be paired with {len(right_segments)} right ones: there must be as many of each")
+        raise ValueError(f"{len(left_segments)} left segments cannot be paired with {len(right_segments)} right ones: "
+                         "there must be as many of each")
     return (segment_lengths(poses, left_segments) - segment_lengths(poses, right_segments)).abs().mean()
 
 # %% ../nbs/02_metrics.ipynb #0b43c152
@@ -174,7 +183,8 @@ def segment_std(
     "Mean standard deviation over time of the segments' lengths, DiffHPE eq. 14."
     lengths = segment_lengths(poses, segments)
     if lengths.ndim < 2 or lengths.shape[-2] <= correction:
-        raise ValueError(f"poses of shape {tuple(poses.shape)} are too few for a standard deviation: they must be (..., frames, joints, 3), with more than {correction} frames")
+        raise ValueError(f"poses of shape {tuple(poses.shape)} are too few for a standard deviation: "
+                         f"they must be (..., frames, joints, 3), with more than {correction} frames")
     return lengths.std(dim=-2, correction=correction).mean()
 
 # %% ../nbs/02_metrics.ipynb #fad1829e
@@ -186,7 +196,8 @@ def clip_metrics(
     "Every figure for each clip, after the predicted root is moved to the true one."
     predicted, target = pair_poses(predicted, target)
     if predicted.ndim != 4 or predicted.shape[2] != skeleton.n_joints:
-        raise ValueError(f"clips of shape {tuple(predicted.shape)} do not fit: they must be (clips, frames, {skeleton.n_joints}, 3)")
+        raise ValueError(f"clips of shape {tuple(predicted.shape)} do not fit: "
+                         f"they must be (clips, frames, {skeleton.n_joints}, 3)")
     aligned = root_align(predicted, target, skeleton.parents.index(-1))
     left, right = (segment_lengths(aligned, s) for s in (skeleton.left_segments, skeleton.right_segments))
     motion = (aligned - target).diff(dim=1).norm(dim=-1)
@@ -207,8 +218,10 @@ def energy_score(
 )->Tensor:             # (), same unit
     "Energy score of each joint, averaged over all; lower is better."
     check_pairs = hypotheses.ndim == 5 and hypotheses[:, 0].shape == target.shape
-    if not check_pairs: raise ValueError(f"hypotheses of shape {tuple(hypotheses.shape)} do not fit poses of shape {tuple(target.shape)}: "
-                                         "(clips, hypotheses, frames, joints, 3) and the same without hypotheses are needed")
+    if not check_pairs:
+        raise ValueError(f"hypotheses of shape {tuple(hypotheses.shape)} do not fit poses of shape "
+                         f"{tuple(target.shape)}: (clips, hypotheses, frames, joints, 3) and the same "
+                         "without hypotheses are needed")
     near = (hypotheses - target[:, None]).norm(dim=-1).mean()
     H = hypotheses.shape[1]
     if H == 1: return near

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from .npz import Refused, existing_npz, in_sentences, locate_member, npy_header, parse_npy, read_directory, read_npz, room, unpack_member
+from .npz import (Refused, existing_npz, in_sentences, locate_member, npy_header, parse_npy, read_directory,
+                         read_npz, room, unpack_member)
 from .people import check_motion, check_people
 from .skeleton import H36M_17
 
@@ -24,17 +25,18 @@ from .skeleton import H36M_17
 class Motion:
     "The contents of one motion file."
     name:str                  # h36m for data_3d_h36m.npz
-    positions:dict            # [subject][action] → (F, 17, 3) float32, metres, world, z up; read on demand after `open_motion`
+    positions:dict  # [subject][action] → (F, 17, 3) float32, metres, world, z up; read on demand after `open_motion`
     fps:float                 # frames per second
     meta:dict[str,str]        # what else the file says; lists as JSON
     checksum:str              # sha256 of the file; "directory:" and that of its directory after `open_motion`
-    subjects_train:tuple[str,...] # empty where nobody knows
+    subjects_train:tuple[str,...] # empty where it is not known
     subjects_test:tuple[str,...]
 
     @property
     def n_frames(self)->int:
         "Frames of all clips together."
-        return sum(actions.frames(a) if hasattr(actions, 'frames') else len(actions[a]) for actions in self.positions.values() for a in actions)
+        return sum(actions.frames(a) if hasattr(actions, 'frames') else len(actions[a])
+                   for actions in self.positions.values() for a in actions)
 
 # %% ../nbs/13_motion_files.ipynb #d20009e3
 H36M_TRAIN, H36M_TEST = ("S1", "S5", "S6", "S7", "S8"), ("S9", "S11")
@@ -44,22 +46,27 @@ def split_subjects(
     meta:Mapping[str,str],    # with or without subjects_train and subjects_test, JSON lists
     where:str="the file",     # for the warning's sentence
 )->tuple:                     # names for training, names for testing; of those in the file
-    "Who is for training and who for testing: as the file says, as Human3.6M's custom is, or nobody."
+    "Who is for training and who for testing: as the file says, as Human3.6M's custom is, or none."
     keys, there = ("subjects_train", "subjects_test"), set(subjects)
     if any(k in meta for k in keys):
         try: lists = [json.loads(meta.get(k, "[]")) for k in keys]
         except (ValueError, RecursionError): lists = [None]
         if not all(isinstance(v, list) for v in lists):
-            raise ValueError(f"subjects_train and subjects_test are {[meta.get(k, '')[:80] for k in keys]}; lists of names are allowed")
-        absent = [ascii(s[:50]) if isinstance(s, str) else f"something of type {type(s).__name__}" for names in lists for s in names if s not in subjects]
+            raise ValueError(f"subjects_train and subjects_test are {[meta.get(k, '')[:80] for k in keys]}; "
+                             "lists of names are allowed")
+        absent = [ascii(s[:50]) if isinstance(s, str) else f"something of type {type(s).__name__}"
+                  for names in lists for s in names if s not in subjects]
         if absent:
             more = f" and {len(absent) - 5} others" if len(absent) > 5 else ""
-            warnings.warn(f"{where}: subjects_train and subjects_test list {', '.join(absent[:5])}{more}, of whom it has no clip; it has {', '.join(subjects)}", stacklevel=2)
-    elif there <= {*H36M_TRAIN, *H36M_TEST} or there & {*H36M_TRAIN} and there & {*H36M_TEST}: lists = [H36M_TRAIN, H36M_TEST]
+            warnings.warn(f"{where}: subjects_train and subjects_test list {', '.join(absent[:5])}{more}, "
+                          f"of whom it has no clip; it has {', '.join(subjects)}", stacklevel=2)
+    elif there <= {*H36M_TRAIN, *H36M_TEST} or there & {*H36M_TRAIN} and there & {*H36M_TEST}:
+        lists = [H36M_TRAIN, H36M_TEST]
     else: lists = [(), ()]
     train, test = (tuple(s for s in names if s in subjects) for names in lists)
     both = sorted(set(train) & set(test))
-    if both: raise ValueError(f"subjects {', '.join(both)} are listed for training and for testing; each may be in one list")
+    if both:
+        raise ValueError(f"subjects {', '.join(both)} are listed for training and for testing; each may be in one list")
     return train, test
 
 # %% ../nbs/13_motion_files.ipynb #d6d1e6c5
@@ -71,18 +78,24 @@ def as_text(
 )->str:              # at most MAX_TEXT characters
     "A value of a file as text: a string as it is, anything else as JSON."
     if isinstance(value, np.ndarray): value = value.tolist() if value.size <= MAX_TEXT else [" "*MAX_TEXT]
-    decode = lambda v: v.decode("utf-8", "replace") if isinstance(v, bytes) else v.tolist() if isinstance(v, np.ndarray) and v.size < 1000 else type(v).__name__
+    decode = lambda v: (v.decode("utf-8", "replace") if isinstance(v, bytes)
+                        else v.tolist() if isinstance(v, np.ndarray) and v.size < 1000 else type(v).__name__)
     value, text = decode(value) if isinstance(value, bytes) else value, ""
-    for piece in [value] if isinstance(value, str) else json.JSONEncoder(skipkeys=True, default=decode).iterencode(value):
-        if len(text) + len(piece) > MAX_TEXT: raise ValueError(f"the metadata {key!r} is longer than {MAX_TEXT:,} characters; shorter text is allowed")
+    for piece in ([value] if isinstance(value, str)
+                  else json.JSONEncoder(skipkeys=True, default=decode).iterencode(value)):
+        if len(text) + len(piece) > MAX_TEXT:
+            raise ValueError(f"the metadata {key!r} is longer than {MAX_TEXT:,} characters; shorter text is allowed")
         text += piece
     return text
 
 def _name(name, what:str)->str:
     "A subject's or an action's name, if it can be one."
-    if isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(name.split("/")): return name
+    if (isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable() and "\\" not in name
+        and not {"", ".", ".."} & set(name.split("/"))):
+        return name
     found = ascii(name[:80]) if isinstance(name, str) else f"by a {type(name).__name__}"
-    raise ValueError(f"{what} is named {found}; printable text of at most 200 characters that leads to no other folder is allowed")
+    raise ValueError(f"{what} is named {found}; printable text of at most 200 characters that leads to "
+                     "no other folder is allowed")
 
 # %% ../nbs/13_motion_files.ipynb #1574be8e
 def sort_contents(
@@ -90,16 +103,21 @@ def sort_contents(
 )->tuple:             # dict[subject][action] → array, as it is in the file; meta: dict of text
     "Clips and metadata of a motion file, in either layout."
     positions, meta, pickled = {}, {}, contents.get("positions_3d")
-    if "positions_3d" in contents and not (isinstance(pickled, dict) and all(isinstance(a, dict) for a in pickled.values())):
+    if "positions_3d" in contents and not (isinstance(pickled, dict)
+                                           and all(isinstance(a, dict) for a in pickled.values())):
         raise ValueError("positions_3d is not a dict of subjects, each a dict of actions; only that is allowed")
     for key in contents:
         subject, slash, action = key.partition("/")
         if key == "positions_3d": positions = pickled
-        elif subject == "meta" and slash or pickled is not None and not slash: meta[key.removeprefix("meta/")] = as_text(contents[key], key[:80])
+        elif subject == "meta" and slash or pickled is not None and not slash:
+            meta[key.removeprefix("meta/")] = as_text(contents[key], key[:80])
         elif slash and pickled is None: positions.setdefault(subject, {})[action] = contents[key]
-        else: raise ValueError(f"the key {key[:80]!r} is unknown; positions_3d, or subject/action and meta/..., are allowed")
+        else:
+            raise ValueError(f"the key {key[:80]!r} is unknown; positions_3d, or subject/action "
+                             "and meta/..., are allowed")
     for subject in positions:
-        if "/" in _name(subject, "a subject") or subject == "meta": raise ValueError(f"a subject is named {subject!r}; a name without '/' other than 'meta' is allowed")
+        if "/" in _name(subject, "a subject") or subject == "meta":
+            raise ValueError(f"a subject is named {subject!r}; a name without '/' other than 'meta' is allowed")
         for action in positions[subject]: _name(action, f"an action of {subject}")
     return positions, meta
 
@@ -117,8 +135,10 @@ def _motion(path:Path, positions:Mapping, meta:dict, checksum:str)->Motion:
     "A motion file's contents, with what its metadata say."
     fps, parents = frame_rate(meta.get("fps", "50")), meta.get("parents", "")
     if parents.count(",") == 16 and parents != json.dumps(H36M_17.parents):
-        raise ValueError(f"the joints' parents are {parents[:200]}; those of Human3.6M are allowed, {list(H36M_17.parents)}")
-    return Motion(path.stem.removeprefix("data_3d_"), positions, fps, meta, checksum, *split_subjects(list(positions), meta, str(path)))
+        raise ValueError(f"the joints' parents are {parents[:200]}; those of Human3.6M are "
+                         f"allowed, {list(H36M_17.parents)}")
+    return Motion(path.stem.removeprefix("data_3d_"), positions, fps, meta, checksum,
+                  *split_subjects(list(positions), meta, str(path)))
 
 # %% ../nbs/13_motion_files.ipynb #14b2fb79
 def read_motion(
@@ -129,7 +149,8 @@ def read_motion(
     contents, checksum = read_npz(path)
     try:
         positions, meta = sort_contents(contents)
-        positions = {s: {a: check_motion(c, f"{s}/{a}", check=False) for a, c in actions.items()} for s, actions in positions.items() if actions}
+        positions = {s: {a: check_motion(c, f"{s}/{a}", check=False) for a, c in actions.items()}
+                     for s, actions in positions.items() if actions}
         if not positions: raise ValueError("there is no clip in it; at least one is needed")
         says = check_people(positions) if check else []
         motion = _motion(Path(path), positions, meta, checksum)
@@ -141,7 +162,7 @@ def read_motion(
 def write_motion(
     path:str|Path,           # where to; data_3d_<name>.npz, so that it is found by its name
     positions:Mapping,       # [subject][action] → (F, 17, 3) or (F, 32, 3) floats, metres, world, z up
-    meta:Mapping|None=None,  # fps, subjects_train, subjects_test, source, licence ...: strings, numbers, or arrays of them
+    meta:Mapping|None=None,  # fps, subjects_train, subjects_test, source, licence ...: strings, numbers, arrays of them
     compress:bool=True,      # False: somewhat larger, and `open_motion` can map it into memory
     check:bool=True,         # sizes, axes and sides too
 )->Path:                     # the path
@@ -149,12 +170,14 @@ def write_motion(
     path, arrays = Path(path), {}
     if not any(positions.values()): raise ValueError("there is no clip to write; at least one is needed")
     sort_contents({"positions_3d": {s: dict.fromkeys(a) for s, a in positions.items()}})   # are the names allowed?
-    clips = {s: {a: check_motion(actions[a], f"{s}/{a}", check=False, copy=False) for a in actions} for s, actions in positions.items()}
+    clips = {s: {a: check_motion(actions[a], f"{s}/{a}", check=False, copy=False) for a in actions}
+             for s, actions in positions.items()}
     for sentence in check_people(clips) if check else []: warnings.warn(sentence, stacklevel=2)
     for key, value in (meta or {}).items():
         arrays[f"meta/{_name(key, 'metadata')}"] = value = np.asarray(value)
         if value.dtype.kind not in "biufUS" or not value.dtype.itemsize and value.size > 1:
-            raise ValueError(f"meta {key!r} becomes an array of dtype {value.dtype}; strings, numbers and lists of them are allowed")
+            raise ValueError(f"meta {key!r} becomes an array of dtype {value.dtype}; "
+                             "strings, numbers and lists of them are allowed")
         if key == "fps": frame_rate(as_text(value, key))
     arrays = {**{f"{s}/{a}": clips[s][a] for s in clips for a in clips[s]}, **arrays}
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -199,7 +222,8 @@ class LazyClips(Mapping):
     )->int:
         "How many frames a clip has, from its header alone."
         return self._raw(action, lambda f, info, shape, *rest: shape[0] if shape else 0)
-    def __getitem__(self, action): return check_motion(self._raw(action, _clip), f"{self.path}: {self.subject}/{action}", self.check, copy=False)
+    def __getitem__(self, action):
+        return check_motion(self._raw(action, _clip), f"{self.path}: {self.subject}/{action}", self.check, copy=False)
 
 # %% ../nbs/13_motion_files.ipynb #5398f11a
 def _stamp(f)->tuple:
@@ -216,7 +240,8 @@ def _peek(f, info:zipfile.ZipInfo)->tuple:
     shape, fortran, dtype, skip = npy_header(start)
     there = info.file_size - skip
     if dtype.kind not in "biufUS" or math.prod(shape)*dtype.itemsize != there:
-        raise Refused(f"declares an array of shape {str(shape)[:60]} and dtype {dtype}, which does not take the {there:,} bytes that it has")
+        raise Refused(f"declares an array of shape {str(shape)[:60]} and dtype {dtype}, which does not take the "
+                      f"{there:,} bytes that it has")
     return shape, fortran, dtype, at, skip
 
 def _clip(f, info:zipfile.ZipInfo, shape, fortran, dtype, at, skip)->np.ndarray:
@@ -236,17 +261,20 @@ def open_motion(
         try: members, checksum = read_directory(f)
         except Exception as e: raise ValueError(f"{path} is not a whole .npz file ({str(e)[:200]})") from e
         if "positions_3d" in members:
-            raise ValueError(f"{path} holds its clips in a pickle, which can only be read whole; to open it so, convert it: "
-                             "motion = read_motion(path), write_motion(new_path, motion.positions, motion.meta, compress=False)")
+            raise ValueError(f"{path} holds its clips in a pickle, which can only be read whole; "
+                             "to open it so, convert it: motion = read_motion(path), write_motion(new_path, "
+                             "motion.positions, motion.meta, compress=False)")
         contents, left = {}, room(0)
         for key, info in members.items():
             if key.startswith("meta/"):
                 left -= info.file_size
                 if left < 0: raise ValueError(f"{path}: the metadata take more than {room(0):,} bytes; less is allowed")
-                with in_sentences(f"{path}: the key {ascii(key[:80])}"): contents[key] = parse_npy(unpack_member(f, info))
+                with in_sentences(f"{path}: the key {ascii(key[:80])}"):
+                    contents[key] = parse_npy(unpack_member(f, info))
         stamp = _stamp(f)
     try:
         positions, meta = sort_contents({**dict.fromkeys(members), **contents})
         if not positions: raise ValueError("there is no clip in it; at least one is needed")
-        return _motion(path, {s: LazyClips(path, s, {a: members[f"{s}/{a}"] for a in actions}, stamp, check) for s, actions in positions.items()}, meta, f"directory:{checksum}")
+        return _motion(path, {s: LazyClips(path, s, {a: members[f"{s}/{a}"] for a in actions}, stamp, check)
+                              for s, actions in positions.items()}, meta, f"directory:{checksum}")
     except ValueError as e: raise ValueError(f"{path}: {e}") from e

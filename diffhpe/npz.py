@@ -51,11 +51,15 @@ def array_from_bytes(
     if not isinstance(dtype, np.dtype) or dtype.kind not in "biufUS" or not dtype.itemsize:
         found = dtype if isinstance(dtype, np.dtype) else type(dtype).__name__
         raise Refused(f"holds an array of dtype {found}; integers, floats, booleans and strings are allowed")
-    if type(shape) is not tuple or len(shape) > 8 or any(type(n) is not int or not 0 <= n < 2**63 for n in shape) or not isinstance(raw, (bytes, memoryview)):
+    lengths = type(shape) is tuple and len(shape) <= 8 and all(type(n) is int and 0 <= n < 2**63 for n in shape)
+    if not lengths or not isinstance(raw, (bytes, memoryview)):
         raise Refused("holds an array whose shape or contents are no such; up to eight lengths and bytes are allowed")
     needed = math.prod(shape)*dtype.itemsize
-    if needed != len(raw): raise Refused(f"declares an array of shape {shape} and dtype {dtype}, which takes {needed:,} bytes, but holds {len(raw):,}")
-    if dtype.kind == "U" and np.frombuffer(raw, np.dtype("u4").newbyteorder(dtype.byteorder)).max(initial=0) > 0x10ffff: raise Refused("holds text with characters that do not exist")
+    if needed != len(raw):
+        raise Refused(f"declares an array of shape {shape} and dtype {dtype}, which takes {needed:,} "
+                      f"bytes, but holds {len(raw):,}")
+    if dtype.kind == "U" and np.frombuffer(raw, np.dtype("u4").newbyteorder(dtype.byteorder)).max(initial=0) > 0x10ffff:
+        raise Refused("holds text with characters that do not exist")
     return np.ndarray(shape, dtype, raw, order="F" if fortran else "C")
 
 # %% ../nbs/09_npz.ipynb #de3f5458
@@ -71,35 +75,40 @@ class _Array(_Standin):
         if not isinstance(dtype, _Dtype): raise Refused("holds an array whose dtype is no such")
         if dtype.dtype == object:
             if shape != () or not isinstance(raw, list) or len(raw) != 1:
-                raise Refused("holds an object array of several objects; only one, of shape (), is allowed, and arrays of unequal length in a list")
+                raise Refused("holds an object array of several objects; only one, of shape (), is allowed, "
+                              "and arrays of unequal length in a list")
             self.value = raw[0]
         else: self.value = array_from_bytes(raw, dtype.dtype, shape, bool(fortran))
 
 # %% ../nbs/09_npz.ipynb #b569ed52
 class _Scalar(_Standin):
     "`numpy.core.multiarray.scalar` in a pickle: becomes a Python number or string at once."
-    def __new__(cls, dtype, raw): return array_from_bytes(raw, dtype.dtype if isinstance(dtype, _Dtype) else dtype, ()).item()
+    def __new__(cls, dtype, raw):
+        return array_from_bytes(raw, dtype.dtype if isinstance(dtype, _Dtype) else dtype, ()).item()
 
 class _Encode(_Standin):
     "`_codecs.encode` in a pickle, which older ones need for bytes: text to bytes by Latin 1, nothing else."
     def __new__(cls, text, codec):
-        if not isinstance(text, str) or codec != "latin1": raise Refused(f"encodes by {codec[:50] if isinstance(codec, str) else type(codec).__name__!r}; only text by 'latin1' is allowed")
+        if not isinstance(text, str) or codec != "latin1":
+            raise Refused(f"encodes by {codec[:50] if isinstance(codec, str) else type(codec).__name__!r}; "
+                          "only text by 'latin1' is allowed")
         return text.encode("latin1")
 
 # %% ../nbs/09_npz.ipynb #9c845346
 _STANDINS = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Dtype, ("_codecs", "encode"): _Encode,
-             **{(f"numpy.{core}.multiarray", name): c for core in ("core", "_core") for name, c in (("_reconstruct", _Array), ("scalar", _Scalar))}}
+             **{(f"numpy.{core}.multiarray", name): c
+                for core in ("core", "_core") for name, c in (("_reconstruct", _Array), ("scalar", _Scalar))}}
 
 def _find(module, name)->type:
     "The stand-in of one of the few allowed globals."
     if not (isinstance(module, str) and isinstance(name, str)): raise Refused("asks for a global whose name is no text")
     if (module, name) in _STANDINS: return _STANDINS[module, name]
-    raise Refused(f"asks for the global {ascii(module[:80])[1:-1]}.{ascii(name[:80])[1:-1]}, which is no part of an array; "
-                   "only numpy's arrays, dtypes and scalars are allowed, and nothing of the file was run")
+    raise Refused(f"asks for the global {ascii(module[:80])[1:-1]}.{ascii(name[:80])[1:-1]}, which is no part of an "
+                  "array; only numpy's arrays, dtypes and scalars are allowed, and nothing of the file was run")
 
 # %% ../nbs/09_npz.ipynb #8fd88982
 class _Careful(pickle._Unpickler):
-    "The five instructions of Python's unpickler that hash, call or change what a file names: `find_class` cannot guard them."
+    "Five instructions of Python's unpickler, which hash, call or change things: `find_class` cannot guard them."
     find_class = staticmethod(_find)
     def fill(self, items): # the hash of any other key may overflow the C stack, which ends the process
         "Keys and values by turns, into the dict on top of the stack."
@@ -135,9 +144,11 @@ _ALLOWED = frozenset("""PROTO FRAME STOP MARK POP MEMOIZE PUT BINPUT LONG_BINPUT
 class _Unpickler(_Careful):
     "An unpickler that builds dicts, lists, tuples, strings, numbers and stand-ins, and nothing else."
     steps, dispatch = 0, property(lambda self: self)
-    allowed = {ord(op.code): pickle._Unpickler.dispatch[ord(op.code)] for op in pickletools.opcodes if op.name in _ALLOWED}
+    allowed = {ord(op.code): pickle._Unpickler.dispatch[ord(op.code)] for op in pickletools.opcodes
+               if op.name in _ALLOWED}
     allowed |= {pickle.SETITEM[0]: _Careful.load_setitem, pickle.SETITEMS[0]: _Careful.load_setitems,
-                pickle.DICT[0]: _Careful.load_dict, pickle.REDUCE[0]: _Careful.load_reduce, pickle.BUILD[0]: _Careful.load_build}
+                pickle.DICT[0]: _Careful.load_dict, pickle.REDUCE[0]: _Careful.load_reduce,
+                pickle.BUILD[0]: _Careful.load_build}
 
     def __getitem__(self, code):
         "The method that carries out an instruction."
@@ -147,7 +158,8 @@ class _Unpickler(_Careful):
         op = pickletools.code2op.get(chr(code))
         name, arg = (op.name, op.arg and op.arg.reader(self)) if op else (f"0x{code:02x}", None)
         shown = f" {ascii(arg)[:60]}" if isinstance(arg, (int, str)) else ""
-        raise Refused(f"has the instruction {name}{shown} where it builds nothing that is allowed; nothing of the file was run")
+        raise Refused(f"has the instruction {name}{shown} where it builds nothing that is allowed; "
+                      "nothing of the file was run")
 
 # %% ../nbs/09_npz.ipynb #355b364d
 MAX_BYTES = 2**31  # of a file, of its contents, and of what they unfold to; Human3.6M's take 0.2 GB in float32
@@ -164,18 +176,21 @@ def unpickle_arrays(
 )->object:      # dicts and lists, at most four deep, of arrays, strings, numbers and None
     "What a pickle holds, if that is arrays and plain Python objects; anything else is refused before it is run."
     try: top = _Unpickler(io.BytesIO(data), encoding="latin1").load()
-    except (EOFError, IndexError) as e: raise Refused("is no whole pickle: it ends early, or takes more from the stack than lies there") from e
+    except (EOFError, IndexError) as e:
+        raise Refused("is no whole pickle: it ends early, or takes more from the stack than lies there") from e
     left = room(len(data))
     def plain(value, depth):
         nonlocal left
         value = value.value if isinstance(value, _Array) and isinstance(value.value, np.ndarray) else value
-        left -= 100 + (value.nbytes if isinstance(value, np.ndarray) else len(value) if isinstance(value, (str, bytes)) else 0)
+        left -= 100 + (value.nbytes if isinstance(value, np.ndarray)
+                       else len(value) if isinstance(value, (str, bytes)) else 0)
         if left < 0: raise Refused(f"unfolds to more than {room(len(data)):,} bytes, from {len(data):,}")
         if isinstance(value, dict) and depth: return {k: plain(v, depth - 1) for k, v in value.items()}
         if isinstance(value, (list, tuple)) and depth: return [plain(v, depth - 1) for v in value]
         if isinstance(value, (str, bytes, bool, int, float, type(None), np.ndarray)): return value
         kind = value if isinstance(value, type) else type(value)
-        raise Refused(f"holds a {kind.__name__.strip('_')} inside; dicts and lists, at most four deep, of plain arrays, strings and numbers are allowed")
+        raise Refused(f"holds a {kind.__name__.strip('_')} inside; dicts and lists, at most four deep, "
+                      "of plain arrays, strings and numbers are allowed")
     return plain(top.value if isinstance(top, _Array) else top, 4)
 
 # %% ../nbs/09_npz.ipynb #c3dbd388
@@ -186,13 +201,15 @@ def read_directory(
 )->tuple: # dict of key → `zipfile.ZipInfo`; sha256 of the directory, which holds names, places, sizes and CRCs
     "The members of an archive by key, and the checksum of its directory."
     size = f.seek(0, 2)
-    f.seek(max(0, size - 98))            # zip's end record is 22 bytes; where 4 GB are not enough, 56 + 20 more precede it
+    f.seek(max(0, size - 98))  # zip's end record is 22 bytes; where 4 GB are not enough, 56 + 20 more precede it
     end = f.read().rjust(98, b"\0")
-    if end[-22:-18] != b"PK\5\6" or end[-2:] != b"\0\0": raise ValueError(f"it does not end as a zip archive does, {size:,} bytes")
+    if end[-22:-18] != b"PK\5\6" or end[-2:] != b"\0\0":
+        raise ValueError(f"it does not end as a zip archive does, {size:,} bytes")
     wide = end[-42:-38] == b"PK\6\7"
     length = int.from_bytes(end[-58:-50] if wide else end[-10:-6], "little")
     if wide and end[:4] != b"PK\6\6" or length > min(size, MAX_DIRECTORY):
-        raise ValueError(f"its directory would take {length:,} bytes, of {size:,} in all; at most {MAX_DIRECTORY:,} are allowed")
+        raise ValueError(f"its directory would take {length:,} bytes, of {size:,} in all; "
+                         f"at most {MAX_DIRECTORY:,} are allowed")
     archive, infos = zipfile.ZipFile(f), {}
     for info in archive.infolist():
         key = info.filename.removesuffix(".npy")
@@ -229,7 +246,8 @@ def unpack_member(
     f.seek(locate_member(f, info))
     raw = f.read(packed)
     if info.compress_type == zipfile.ZIP_DEFLATED: raw = zlib.decompressobj(-15).decompress(raw, size + 1)
-    if len(raw) != size: raise Refused(f"should have {size:,} bytes, and has {'more' if len(raw) > size else f'{len(raw):,}'}")
+    if len(raw) != size:
+        raise Refused(f"should have {size:,} bytes, and has {'more' if len(raw) > size else f'{len(raw):,}'}")
     if zlib.crc32(raw) != info.CRC: raise Refused("is damaged: its checksum (CRC) is another")
     return raw
 
@@ -242,7 +260,8 @@ def npy_header(
     "What the header of an .npy file says about its array."
     f = io.BytesIO(start[:2**14])
     version = npy.read_magic(f)
-    if version not in _HEADERS: raise Refused(f"is written in version {version} of the .npy format; (1, 0) and (2, 0) are allowed")
+    if version not in _HEADERS:
+        raise Refused(f"is written in version {version} of the .npy format; (1, 0) and (2, 0) are allowed")
     shape, fortran, dtype = _HEADERS[version](f)
     if any(n < 0 for n in shape): raise Refused(f"declares an array of shape {shape}; lengths of 0 or more are allowed")
     return shape, fortran, dtype, f.tell()
@@ -254,7 +273,8 @@ def parse_npy(
     "An .npy file's array, or what its pickle holds."
     shape, fortran, dtype, start = npy_header(raw)
     if dtype != object: return array_from_bytes(memoryview(raw)[start:], dtype, shape, fortran)
-    if shape != (): raise Refused(f"is an object array of shape {str(shape)[:60]}; only one object, of shape (), is allowed")
+    if shape != ():
+        raise Refused(f"is an object array of shape {str(shape)[:60]}; only one object, of shape (), is allowed")
     return unpickle_arrays(raw[start:])
 
 # %% ../nbs/09_npz.ipynb #4ec0d21f

@@ -27,7 +27,8 @@ def joint_indices(
     "The numbers of some joints, by their names."
     missing = [name for name in names if name not in skeleton.names]
     if missing:
-        raise ValueError(f"the skeleton has no joint named {', '.join(missing)}, which the occlusion pattern hides: it needs {', '.join(names)}, and there are {', '.join(skeleton.names)}")
+        raise ValueError(f"the skeleton has no joint named {', '.join(missing)}, which the occlusion pattern hides: "
+                         f"it needs {', '.join(names)}, and there are {', '.join(skeleton.names)}")
     return [skeleton.names.index(name) for name in names]
 
 # %% ../nbs/03_occlusion.ipynb #19fa3a89
@@ -136,7 +137,8 @@ def resolve_occlusion(
     "The canonical name of an occlusion pattern."
     name = "consecutive_frames" if name == "consecutive" else name
     if not isinstance(name, str) or name not in OCCLUSIONS:
-        raise ValueError(f"unknown occlusion {name!r}; allowed: {', '.join(OCCLUSIONS)} (and consecutive, short for consecutive_frames)")
+        raise ValueError(f"unknown occlusion {name!r}; allowed: {', '.join(OCCLUSIONS)} (and consecutive, "
+                         "short for consecutive_frames)")
     return name
 
 # %% ../nbs/03_occlusion.ipynb #92b26be2
@@ -157,9 +159,12 @@ def occlusion_masks(
 )->np.ndarray:                 # (B, L, J) bool, True = hidden
     "One mask for each index: a function of the seed and the index alone."
     pattern, rows = OCCLUSIONS[resolve_occlusion(name)], np.asarray(indices)
-    if n_frames < 1 or seed < 0: raise ValueError(f"no mask can be drawn for {n_frames} frames and seed {seed}: there must be at least 1 frame, and the seed must not be negative")
+    if n_frames < 1 or seed < 0:
+        raise ValueError(f"no mask can be drawn for {n_frames} frames and seed {seed}: "
+                         "there must be at least 1 frame, and the seed must not be negative")
     if rows.ndim not in (1, 2) or rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0):
-        raise ValueError(f"indices of shape {rows.shape} and type {rows.dtype} do not name masks: they must be (B,) or (B, k) integers, none of them negative")
+        raise ValueError(f"indices of shape {rows.shape} and type {rows.dtype} do not name masks: "
+                         "they must be (B,) or (B, k) integers, none of them negative")
     masks = np.zeros((len(rows), n_frames, skeleton.n_joints), dtype=bool)
     if pattern is no_occlusion: return masks
     for mask, row in zip(masks, (rows if rows.ndim == 2 else rows[:, None]).tolist()):
@@ -174,8 +179,10 @@ def occlude(
     "Set hidden keypoints to zero, DiffHPE section 5.2."
     out = keypoints.clone() if isinstance(keypoints, Tensor) else np.array(keypoints)
     masks = np.ascontiguousarray(masks.cpu() if isinstance(masks, Tensor) else masks)
-    if masks.dtype != bool: raise ValueError(f"masks of type {masks.dtype} do not say what is hidden: they must be bool, True = hidden")
+    if masks.dtype != bool:
+        raise ValueError(f"masks of type {masks.dtype} do not say what is hidden: they must be bool, True = hidden")
     if masks.ndim < 2 or tuple(out.shape[:-1])[-masks.ndim:] != masks.shape:
-        raise ValueError(f"masks of shape {masks.shape} do not fit keypoints of shape {tuple(out.shape)}: they must be (..., frames, joints), one for each keypoint")
+        raise ValueError(f"masks of shape {masks.shape} do not fit keypoints of shape {tuple(out.shape)}: "
+                         "they must be (..., frames, joints), one for each keypoint")
     out[..., torch.from_numpy(masks).to(out.device) if isinstance(out, Tensor) else masks, :] = 0
     return out

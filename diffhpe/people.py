@@ -21,7 +21,9 @@ def suspicious_size(
 )->str|None:    # a sentence, where the size is no person's; None: it is one's
     "An error if the size is a person's in another unit than metres, a sentence if it is no person's."
     found = f"{where}: head and feet are {size:.4g} apart (median over the frames), 0.5 to 3 metres are "
-    if size < 1e-6: raise ValueError(f"{where}: head and feet are at one place (median over the frames), 0.5 to 3 metres apart are allowed; that looks like no person")
+    if size < 1e-6:
+        raise ValueError(f"{where}: head and feet are at one place (median over the frames), 0.5 to 3 metres apart are "
+                         "allowed; that looks like no person")
     unit = "millimetres" if 500 <= size <= 3000 else "centimetres, or inches" if 50 <= size <= 300 else None
     if unit: raise ValueError(f"{found}allowed; that looks like {unit}")
     return None if .5 <= size <= 3 else f"{found}usual"
@@ -40,7 +42,8 @@ def posture(
 )->Posture:
     "Size, upward axis and handedness of a clip, from at most 64 frames of it."
     some = np.linspace(0, len(clip) - 1, min(len(clip), 64)).astype(int)
-    hip, rhip, rknee, rfoot, lhip, lknee, lfoot, _, thorax, nose, head, lshoulder, _, _, rshoulder = np.moveaxis(clip[some, :15].astype(float), 1, 0)
+    hip, rhip, rknee, rfoot, lhip, lknee, lfoot, _, thorax, nose, head, lshoulder, _, _, rshoulder = np.moveaxis(
+        clip[some, :15].astype(float), 1, 0)
     rise = head - (rfoot + lfoot)/2
     size = float(np.median(np.linalg.norm(rise, axis=-1)))
     axis = np.bincount(np.abs(rise).argmax(-1), minlength=3).argmax()
@@ -66,25 +69,31 @@ def check_motion(
     "A clip of 17 joints that is finite and of a person's size, or a sentence that says what is wrong."
     F, J, C = clip.shape if isinstance(clip, np.ndarray) and clip.ndim == 3 else (0, 0, 0)
     if not F or J not in (17, 32) or C != 3 or clip.dtype.kind != "f":
-        found = f"an array of shape {clip.shape} and dtype {clip.dtype}" if isinstance(clip, np.ndarray) else f"of type {type(clip).__name__} and no array"
+        found = (f"an array of shape {clip.shape} and dtype {clip.dtype}" if isinstance(clip, np.ndarray)
+                 else f"of type {type(clip).__name__} and no array")
         raise ValueError(f"{where} is {found}; floats of shape (F, 17, 3) or (F, 32, 3) with F >= 1 are allowed")
     if J == 32: clip = clip[:, H36M_32_TO_17]
     with np.errstate(over="ignore"): clip = np.require(clip, np.float32, ["C", "A"])
     bad = ~np.isfinite(clip).all((1, 2))
-    if bad.any(): raise ValueError(f"{where}: frame {bad.argmax()} holds a NaN or an infinity ({bad.sum()} of {F} frames do); only finite numbers are allowed")
+    if bad.any():
+        raise ValueError(f"{where}: frame {bad.argmax()} holds a NaN or an infinity ({bad.sum()} of {F} frames do); "
+                         "only finite numbers are allowed")
     if check:
         odd = suspicious_size(posture(clip).size, where)
         if odd: warnings.warn(odd, stacklevel=2)
     return clip.copy() if copy else clip
 
 # %% ../nbs/12_people.ipynb #c5c6c655
-_TO_Z_UP = {"x": ("y, z, x", "z, y, x"), "-x": ("z, y, -x", "y, z, -x"), "y": ("x, -z, y", "x, z, y"), "-y": ("x, z, -y", "x, -z, -y")}  # by rotation, with a reflection
+# axis up → remedy by a rotation, remedy with a reflection
+_TO_Z_UP = {"x": ("y, z, x", "z, y, x"), "-x": ("z, y, -x", "y, z, -x"), "y": ("x, -z, y", "x, z, y"),
+            "-y": ("x, z, -y", "x, -z, -y")}
 
 def _refuse_wrong(
     found:Mapping, # subject/action → Posture
 )->None:
     "An error if most clips have other axes than ours, or their sides swapped."
-    n, swapped, opposed = len(found), [w for w, p in found.items() if p.swapped], [w for w, p in found.items() if p.opposed]
+    n, swapped, opposed = (len(found), [w for w, p in found.items() if p.swapped],
+                           [w for w, p in found.items() if p.opposed])
     mirrored, count = 2*len(swapped) > n, lambda clips: f"in {len(clips)} of {n} clips ({clips[0]} among them)"
     if 2*len(opposed) > n:
         raise ValueError(f"left and right of the {'legs' if mirrored else 'arms'} look swapped {count(opposed)}: "
@@ -92,9 +101,11 @@ def _refuse_wrong(
     for axis, remedies in _TO_Z_UP.items():
         votes = [w for w, p in found.items() if p.up == axis]
         if 2*len(votes) > n:
-            raise ValueError(f"the {axis} axis points up {count(votes)}, where z should; ({remedies[mirrored]}) in place of (x, y, z) turns them")
+            raise ValueError(f"the {axis} axis points up {count(votes)}, where z should; "
+                             f"({remedies[mirrored]}) in place of (x, y, z) turns them")
     if mirrored and 2*sum(p.up == "-z" for p in found.values()) <= n:
-        raise ValueError(f"left and right look swapped {count(swapped)}: nose and knees are behind; the joints' sides, or an axis's sign, have to be changed")
+        raise ValueError(f"left and right look swapped {count(swapped)}: nose and knees are behind; "
+                         "the joints' sides, or an axis's sign, have to be changed")
 
 # %% ../nbs/12_people.ipynb #ede40c59
 def _turned(
@@ -105,7 +116,9 @@ def _turned(
     for subject, clips in found.items():
         for axis in _TO_Z_UP:
             votes = [w for w, p in clips.items() if p.up == axis]
-            if 2*len(votes) > len(clips): says.append(f"the {axis} axis points up in {len(votes)} of {len(clips)} clips of {subject} ({votes[0]} among them)")
+            if 2*len(votes) > len(clips):
+                says.append(f"the {axis} axis points up in {len(votes)} of {len(clips)} clips of "
+                            f"{subject} ({votes[0]} among them)")
     if len(says) > 3: says[3:] = [f"so it is with {len(says) - 3} subjects more"]
     return [f"{', '.join(says)}, where z should unless they lie"] if says else []
 
@@ -117,12 +130,15 @@ def check_people(
     found = {w: p for clips in by_subject.values() for w, p in clips.items()}
     odd = [sentence for where, p in found.items() if (sentence := suspicious_size(p.size, where))]
     _refuse_wrong(found)
-    swapped, opposed, fallen = ([w for w, p in found.items() if f(p)] for f in (lambda p: p.swapped, lambda p: p.opposed, lambda p: p.up == "-z"))
+    swapped, opposed, fallen = ([w for w, p in found.items() if f(p)]
+                                for f in (lambda p: p.swapped, lambda p: p.opposed, lambda p: p.up == "-z"))
     n, count = len(found), lambda clips: f"in {len(clips)} of {len(found)} clips, {clips[0]} among them,"
     says = [f"{odd[0]}; {len(odd)} of {n} clips are of such sizes"] if odd else []
     says += _turned(by_subject)
     mirrored = ", and seems to be mirrored" if 2*len(swapped) > n else ""
     if fallen: says.append(f"{count(fallen)} the head is below the feet most of the time; z should point up{mirrored}")
     elif swapped: says.append(f"{count(swapped)} left and right look swapped: nose and knees are behind")
-    if opposed: says.append(f"{count(opposed)} shoulders and hips point to opposite sides: the arms' joints, or the legs', look swapped")
+    if opposed:
+        says.append(f"{count(opposed)} shoulders and hips point to opposite sides: "
+                    "the arms' joints, or the legs', look swapped")
     return says

@@ -48,7 +48,8 @@ def small_figures(
     plt.rcParams["figure.dpi"] = dpi
     plt.close(plt.figure())  # the first figure of all loads the notebook's backend, which would undo the next line
     shell = get_ipython()
-    if shell is not None: shell.display_formatter.formatters["image/png"].for_type(Figure, lambda fig: palette_png(fig, n_colors))
+    if shell is not None:
+        shell.display_formatter.formatters["image/png"].for_type(Figure, lambda fig: palette_png(fig, n_colors))
 
 # %% ../nbs/04_plot.ipynb #58b63fc1
 COLORS = {"left": "#0077BB", "right": "#CC3311", "middle": "#5A5A5A"}  # of a pose, by side of the body
@@ -76,7 +77,8 @@ def drawable(
     sizes = [J if x == "J" else int(x) if x.isdigit() else None for x in axes]
     if a.ndim != len(axes) or any(n != (n if s is None else s) or n == 0 for n, s in zip(a.shape, sizes)):
         raise ValueError(f"{name} has shape {a.shape}; allowed is ({', '.join(axes)}) with J = {J} joints")
-    if not np.isfinite(a).all(): raise ValueError(f"{name} holds a NaN or an infinity; only finite numbers can be drawn")
+    if not np.isfinite(a).all():
+        raise ValueError(f"{name} holds a NaN or an infinity; only finite numbers can be drawn")
     return a
 
 # %% ../nbs/04_plot.ipynb #1525e506
@@ -91,7 +93,8 @@ def walking_figure(
     left = np.cross(up, fwd)
     limb = lambda length, angle: length*(np.sin(angle)[:, None]*fwd - np.cos(angle)[:, None]*up)
     p = np.zeros((n_frames, 17, 3))
-    for j, parent, length in ((7, 0, .24), (8, 7, .25), (9, 8, .11), (10, 9, .12)): p[:, j] = p[:, parent] + length*up + .03*fwd*(j == 9)
+    for j, parent, length in ((7, 0, .24), (8, 7, .25), (9, 8, .11), (10, 9, .12)):
+        p[:, j] = p[:, parent] + length*up + .03*fwd*(j == 9)
     for side, leg, arm, phase in ((-1, 1, 14, w), (1, 4, 11, w + np.pi)):
         thigh, knee = .08 + .42*np.sin(phase), .38 - .34*np.sin(phase - .9)
         upper, elbow = -.05 - .38*np.sin(phase), .45 - .15*np.sin(phase)
@@ -138,7 +141,8 @@ def draw_skeleton(
     if halo:  # a white line before each coloured one, 20 % shorter at both ends
         short = np.einsum("pq,sqc->spc", [[.8, .2], [.2, .8]], lines)
         lines = np.stack([short, lines], 1).reshape(-1, 2, 2)
-        colors, widths = np.stack([np.full_like(colors, "#FFFFFF"), colors], 1).ravel(), np.tile([width + 2, width], len(order))
+        colors, widths = (np.stack([np.full_like(colors, "#FFFFFF"), colors], 1).ravel(),
+                          np.tile([width + 2, width], len(order)))
     return ax.add_collection(LineCollection(lines, colors=colors, linewidths=widths, capstyle="round", **kw))
 
 # %% ../nbs/04_plot.ipynb #8883a710
@@ -166,7 +170,8 @@ def draw_floor(
     s = np.linspace(0, 1, n_cells + 1)[:, None]
     lines = [flat(np.stack(ends, 1)) for ends in ((a + s*(b - a), d + s*(c - d)), (a + s*(d - a), b + s*(c - b)))]
     ax.add_patch(Polygon(flat(corners), facecolor="#F7F7F7", edgecolor="none", zorder=0))
-    ax.update_datalim(flat(corners.mean(0)) + np.linalg.norm(a - c)/2*np.array([[-1, 0], [1, 0]]))  # the same width from every side
+    # the same width from every side
+    ax.update_datalim(flat(corners.mean(0)) + np.linalg.norm(a - c)/2*np.array([[-1, 0], [1, 0]]))
     ax.add_collection(LineCollection(np.concatenate(lines), colors="#E3E3E3", linewidths=.6, zorder=.1))
     if pose is not None:
         shadow = np.stack([pose[:, 0], np.full(len(pose), corners[0, 1]), pose[:, 2]], -1)
@@ -179,7 +184,8 @@ def bare_axis(
 )->Axes:
     "An axis with equal units and without clutter."
     ax = plt.subplots(figsize=(2.4, 3), layout="constrained")[1] if ax is None else ax
-    if ax.name == "3d": raise ValueError("ax is a 3D axis; poses are projected here, so only a plain 2D axis is allowed")
+    if ax.name == "3d":
+        raise ValueError("ax is a 3D axis; poses are projected here, so only a plain 2D axis is allowed")
     ax.set(aspect="equal", xticks=[], yticks=[])
     ax.spines[:].set(visible=image, color=LIGHT)
     if image: ax.yaxis.set_inverted(True)
@@ -219,12 +225,15 @@ def plot_keypoints(
     lost = hidden & (points == 0).all(1)  # zeroed: its place is unknown
     ax, colors = bare_axis(ax, image=True), np.array(joint_colors(skeleton))
     whole, known = ~hidden[pairs].any(1), ~lost[pairs].any(1)
-    draw_skeleton(ax, points, skeleton, keep=known & ~whole, halo=False, width=.6*width, alpha=.7, linestyle=(0, (1, 1.6)))
+    draw_skeleton(ax, points, skeleton, keep=known & ~whole, halo=False, width=.6*width, alpha=.7,
+                  linestyle=(0, (1, 1.6)))
     draw_skeleton(ax, points, skeleton, keep=whole, width=width)
-    dots = lambda which, face, **kw: ax.scatter(*points[which].T, facecolors=face, edgecolors=colors[which], zorder=3, **kw)
+    dots = lambda which, face, **kw: ax.scatter(*points[which].T, facecolors=face, edgecolors=colors[which],
+                                                zorder=3, **kw)
     dots(~hidden, colors[~hidden], s=(2.2*width)**2, linewidths=0)
     dots(hidden & ~lost, "white", s=(3.4*width)**2, linewidths=.9)
-    ax.scatter(*points[hidden & ~lost].T, c=colors[hidden & ~lost], marker="x", s=(1.8*width)**2, linewidths=.9, zorder=4)
+    ax.scatter(*points[hidden & ~lost].T, c=colors[hidden & ~lost], marker="x", s=(1.8*width)**2,
+               linewidths=.9, zorder=4)
     if lost.all(): ax.text(.5, .5, "hidden", transform=ax.transAxes, ha="center", va="center", color="0.6", fontsize=9)
     ax.margins(.08)
     return ax.figure
@@ -237,11 +246,14 @@ def check_rows(
 )->tuple[dict, np.ndarray]:      # the rows as arrays, and the masks
     "Arrays of equal length, or one sentence saying which one differs."
     if not rows: raise ValueError("rows is empty; at least one row of poses or keypoints is needed")
-    out = {k: drawable(v, f"row {k!r}", "L J 2" if np.shape(v)[-1:] == (2,) else "L J 3", skeleton) for k, v in rows.items()}
+    out = {k: drawable(v, f"row {k!r}", "L J 2" if np.shape(v)[-1:] == (2,) else "L J 3", skeleton)
+           for k, v in rows.items()}
     lengths = {k: len(v) for k, v in out.items()}
-    if len(set(lengths.values())) > 1: raise ValueError(f"the rows have different numbers of frames: {lengths}; they must be equal")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the rows have different numbers of frames: {lengths}; they must be equal")
     L = min(lengths.values())
-    masks = np.zeros((L, skeleton.n_joints), bool) if masks is None else drawable(masks, "masks", "L J", skeleton).astype(bool)
+    masks = (np.zeros((L, skeleton.n_joints), bool) if masks is None
+             else drawable(masks, "masks", "L J", skeleton).astype(bool))
     if len(masks) != L: raise ValueError(f"masks has {len(masks)} frames; the rows have {L}")
     return out, masks
 
@@ -254,8 +266,11 @@ def shared_box(
     **view,                          # azimuth, elevation of `turn_view`
 )->np.ndarray:                       # (2, 2): x from, x to; lower end, upper end as drawn
     "The box that holds every point of the rows, and of their floors."
-    if rows[0].shape[-1] == 3: points = np.concatenate([turn_view(np.concatenate([r.reshape(-1, 3)] + [f]*(f is not None)), **view)[:, :2] for r, f in zip(rows, floors)])
-    else: points = np.concatenate([r[~(masks & (r == 0).all(-1))] for r in rows] + [np.zeros((1, 2))]*all(masks.ravel()))
+    if rows[0].shape[-1] == 3:
+        points = np.concatenate([turn_view(np.concatenate([r.reshape(-1, 3)] + [f]*(f is not None)), **view)[:, :2]
+                                 for r, f in zip(rows, floors)])
+    else:
+        points = np.concatenate([r[~(masks & (r == 0).all(-1))] for r in rows] + [np.zeros((1, 2))]*all(masks.ravel()))
     low, high = points.min(0), points.max(0)
     margin = pad*max(*(high - low), 1e-3)
     (x0, y0), (x1, y1) = low - margin, high + margin
@@ -273,13 +288,14 @@ def draw_frame(
     **view,                     # azimuth, elevation
 )->None:
     "Draw one frame of a row inside a given box."
-    if points.shape[-1] == 3: plot_pose(points, ax, skeleton, floor=False if floor is None else floor, width=width, **view)
+    if points.shape[-1] == 3:
+        plot_pose(points, ax, skeleton, floor=False if floor is None else floor, width=width, **view)
     else: plot_keypoints(points, mask, ax, skeleton, .8*width)
     ax.set(xlim=box[0], ylim=box[1])
 
 # %% ../nbs/04_plot.ipynb #5fc75fad
 def film_strip(
-    rows:Mapping,                   # name → (L, J, 3) poses in metres or (L, J, 2) keypoints; the name is the row's label
+    rows:Mapping,  # name → (L, J, 3) poses in metres or (L, J, 2) keypoints; the name is the row's label
     frames:Sequence[int],           # which frames, one column each
     masks:np.ndarray|None=None,     # (L, J) True = hidden, marked in the 2D rows
     title:str|None=None,            # above the strip
@@ -292,14 +308,18 @@ def film_strip(
     "Rows of frames with one scale for all poses, and one for all keypoints."
     rows, masks = check_rows(rows, masks, skeleton)
     L, frames = len(masks), [int(f) for f in frames]
-    if not frames or min(frames) < 0 or max(frames) >= L: raise ValueError(f"frames is {frames}; at least one is needed, each in 0 … {L - 1}")
+    if not frames or min(frames) < 0 or max(frames) >= L:
+        raise ValueError(f"frames is {frames}; at least one is needed, each in 0 … {L - 1}")
     rows = {k: v[frames] for k, v in rows.items()}
     floors = {k: floor_under(v) if floor and v.shape[-1] == 3 else None for k, v in rows.items()}
     kinds = {c: [k for k, v in rows.items() if v.shape[-1] == c] for c in (2, 3)}
-    boxes = {c: shared_box([rows[k] for k in ks], masks[frames], [floors[k] for k in ks], **view) for c, ks in kinds.items() if ks}
+    boxes = {c: shared_box([rows[k] for k in ks], masks[frames], [floors[k] for k in ks], **view)
+             for c, ks in kinds.items() if ks}
     fig, axes = strip_axes(rows, boxes, column_names or [f"frame {f}" for f in frames], title, height)
     for k, row in rows.items():
-        for i, ax in enumerate(axes[k]): draw_frame(ax, row[i], masks[frames[i]], boxes[row.shape[-1]], floors[k], skeleton, min(2.2, 1.4*height), **view)
+        for i, ax in enumerate(axes[k]):
+            draw_frame(ax, row[i], masks[frames[i]], boxes[row.shape[-1]], floors[k], skeleton,
+                       min(2.2, 1.4*height), **view)
     return fig
 
 # %% ../nbs/04_plot.ipynb #1e681331
@@ -312,7 +332,8 @@ def strip_axes(
 )->tuple[Figure, dict]:     # the figure, and name → axes of the row
     "A figure with one tight panel per row and column."
     n = len(next(iter(rows.values())))
-    if len(column_names) != n: raise ValueError(f"there are {len(column_names)} column names and {n} columns; they must be as many")
+    if len(column_names) != n:
+        raise ValueError(f"there are {len(column_names)} column names and {n} columns; they must be as many")
     w = height*max(abs(np.ptp(b[0])/np.ptp(b[1])) for b in boxes.values())
     left, top, gap = .3, .25 + .3*bool(title), .05
     W, H = left + n*(w + gap), top + len(rows)*(height + gap)
@@ -321,7 +342,9 @@ def strip_axes(
         y = H - top - (r + 1)*(height + gap) + gap
         axes[k] = [fig.add_axes(((left + i*(w + gap))/W, y/H, w/W, height/H), label=f"{k} {i}") for i in range(n)]
         fig.text(.1/W, (y + height/2)/H, k, rotation=90, ha="center", va="center", fontsize=10)
-    for i, text in enumerate(column_names): fig.text((left + i*(w + gap) + w/2)/W, 1 - (top - .08)/H, text, ha="center", va="bottom", fontsize=9, color="0.4")
+    for i, text in enumerate(column_names):
+        fig.text((left + i*(w + gap) + w/2)/W, 1 - (top - .08)/H, text, ha="center", va="bottom",
+                 fontsize=9, color="0.4")
     if title: fig.text(.5, 1 - .08/H, title, ha="center", va="top", fontsize=11)
     return fig, axes
 
@@ -338,7 +361,8 @@ def plot_hypotheses(
     if target is not None: target = drawable(target, "target", "J 3", skeleton)
     if axes is None: axes = plt.subplots(1, len(views), figsize=(2.1*len(views), 2.9), layout="constrained")[1]
     axes = np.ravel(axes)
-    if len(axes) != len(views): raise ValueError(f"there are {len(axes)} axes and {len(views)} views; they must be as many")
+    if len(axes) != len(views):
+        raise ValueError(f"there are {len(axes)} axes and {len(views)} views; they must be as many")
     for ax, (heading, azimuth) in zip(axes, views.items()):
         view = {"ax": ax, "skeleton": skeleton, "azimuth": azimuth, "elevation": 0, "floor": False}
         if target is not None: plot_pose(target, width=7, color="#D2D2D2", halo=False, **view)
@@ -346,8 +370,10 @@ def plot_hypotheses(
         plot_pose(hypotheses.mean(0), width=2.4, **view)
         ax.set_title(heading, fontsize=10, color="0.35")
     line = lambda label, **kw: Line2D([], [], color=kw.pop("color", COLORS["middle"]), label=label, **kw)
-    handles = [line(f"{len(hypotheses)} hypotheses", lw=.9), line("mean", lw=2.4)] + [line("truth", lw=7, color="#D2D2D2")]*(target is not None)
-    axes[0].figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9, handlelength=1.6)
+    handles = [line(f"{len(hypotheses)} hypotheses", lw=.9),
+               line("mean", lw=2.4)] + [line("truth", lw=7, color="#D2D2D2")]*(target is not None)
+    axes[0].figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9,
+                          handlelength=1.6)
     return axes[0].figure
 
 # %% ../nbs/04_plot.ipynb #f3dbf45c
@@ -400,11 +426,14 @@ def plot_history(
     if not history: raise ValueError("history is empty; at least one curve, name → (x, y), is needed")
     for name, xy in history.items():
         shapes = [np.shape(v) for v in xy]
-        if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) != 1 or not shapes[0][0]: raise ValueError(f"curve {name!r} has shapes {shapes}; allowed is (x, y), both (N,) with N >= 1")
+        if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) != 1 or not shapes[0][0]:
+            raise ValueError(f"curve {name!r} has shapes {shapes}; allowed is (x, y), both (N,) with N >= 1")
     ax = chart_axis(ax, xlabel, ylabel)
-    for i, (name, (x, y)) in enumerate(history.items()): ax.plot(x, y, color=SERIES[i % len(SERIES)], lw=1.6, label=name, marker="o" if len(x) < 25 else None, ms=3)
+    for i, (name, (x, y)) in enumerate(history.items()):
+        ax.plot(x, y, color=SERIES[i % len(SERIES)], lw=1.6, label=name, marker="o" if len(x) < 25 else None, ms=3)
     if log: ax.set_yscale("log")
-    ax.legend(frameon=False, fontsize=9, labelcolor="linecolor", handlelength=1.2, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.legend(frameon=False, fontsize=9, labelcolor="linecolor", handlelength=1.2, loc="upper left",
+              bbox_to_anchor=(1, 1))
     return ax.figure
 
 # %% ../nbs/04_plot.ipynb #ffd3c791
@@ -416,7 +445,8 @@ def plot_segment_length(
 )->Figure:
     "The length of one segment over time, in mm."
     poses = {k: drawable(v, f"poses of {k!r}", "L J 3", skeleton) for k, v in poses.items()}
-    if len(segment) != 2 or not all(0 <= j < skeleton.n_joints for j in segment): raise ValueError(f"segment is {segment}; allowed is a pair of joints, each in 0 … {skeleton.n_joints - 1}")
+    if len(segment) != 2 or not all(0 <= j < skeleton.n_joints for j in segment):
+        raise ValueError(f"segment is {segment}; allowed is a pair of joints, each in 0 … {skeleton.n_joints - 1}")
     a, b = segment
     lengths = {k: 1000*np.linalg.norm(p[:, a] - p[:, b], axis=-1) for k, p in poses.items()}
     curves = {f"{k} (std {v.std():.1f} mm)": (np.arange(len(v)), v) for k, v in lengths.items()}
@@ -431,7 +461,8 @@ def matrix_axis(
     "Names beside the rows and columns of an image, white lines between its cells."
     R, C = len(row_names), len(col_names)
     slanted = max(len(str(name)) for name in col_names) > 8
-    ax.set_xticks(range(C), col_names, rotation=30 if slanted else 0, ha="right" if slanted else "center", rotation_mode="anchor")
+    ax.set_xticks(range(C), col_names, rotation=30 if slanted else 0, ha="right" if slanted else "center",
+                  rotation_mode="anchor")
     ax.set_yticks(range(R), row_names)
     ax.set_xticks(np.arange(C + 1) - .5, minor=True)
     ax.set_yticks(np.arange(R + 1) - .5, minor=True)
@@ -455,15 +486,19 @@ def plot_matrix(
 )->Figure:
     "A matrix whose numbers stand in its coloured cells."
     v = np.asarray(values, float)
-    if v.shape != (len(row_names), len(col_names)) or not v.size: raise ValueError(f"values has shape {v.shape}; there are {len(row_names)} row names and {len(col_names)} column names")
+    if v.shape != (len(row_names), len(col_names)) or not v.size:
+        raise ValueError(f"values has shape {v.shape}; there are {len(row_names)} row names and "
+                         f"{len(col_names)} column names")
     if ax is None: ax = plt.subplots(figsize=(1.8 + .75*v.shape[1], 1.2 + .42*v.shape[0]), layout="constrained")[1]
     low, high = limits or ((np.nanmin(v), np.nanmax(v)) if np.isfinite(v).any() else (0, 1))
     if center is not None: low, high = center + max(abs(low - center), abs(high - center), 1e-9)*np.array([-1, 1])
-    cmap = ListedColormap(plt.get_cmap("Blues")(np.linspace(.04, .78, 256)) if center is None else plt.get_cmap("RdBu")(np.linspace(.14, .86, 255)))
+    cmap = ListedColormap(plt.get_cmap("Blues")(np.linspace(.04, .78, 256)) if center is None
+                          else plt.get_cmap("RdBu")(np.linspace(.14, .86, 255)))
     image = matrix_axis(ax, row_names, col_names).imshow(v, cmap=cmap, vmin=low, vmax=high, aspect="auto")
     for (i, j), x in np.ndenumerate(v):
         dark = np.isfinite(x) and np.dot(image.to_rgba(x)[:3], [.299, .587, .114]) < .5
-        ax.text(j, i, fmt.format(x) if np.isfinite(x) else "–", ha="center", va="center", fontsize=9, color="white" if dark else "0.15")
+        ax.text(j, i, fmt.format(x) if np.isfinite(x) else "–", ha="center", va="center", fontsize=9,
+                color="white" if dark else "0.15")
     ax.set_title(title, fontsize=11)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax.figure
@@ -483,7 +518,8 @@ def animate_poses(
     if not 0 < fps <= 100: raise ValueError(f"fps is {fps}; allowed is 0 < fps <= 100")
     floors = {k: floor_under(v) if floor and v.shape[-1] == 3 else None for k, v in rows.items()}
     kinds = {c: [k for k, v in rows.items() if v.shape[-1] == c] for c in (2, 3)}
-    boxes = {c: shared_box([rows[k] for k in ks], masks, [floors[k] for k in ks], **view) for c, ks in kinds.items() if ks}
+    boxes = {c: shared_box([rows[k] for k in ks], masks, [floors[k] for k in ks], **view)
+             for c, ks in kinds.items() if ks}
     fig, axes = strip_axes({"": rows}, boxes, list(rows), None, height)
     def draw(f):
         for ax, (k, row) in zip(axes[""], rows.items()):
@@ -546,5 +582,7 @@ def save_gif(
         file = io.BytesIO()
         frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=max(10, 10*round(ms/10)), loop=0)
         if file.tell() <= max_bytes: return Path(path).write_bytes(file.getvalue())
-        if len(frames) == 1: raise ValueError(f"one frame alone takes {file.tell()} bytes, and max_bytes is {max_bytes}; lower dpi or allow more")
+        if len(frames) == 1:
+            raise ValueError(f"one frame alone takes {file.tell()} bytes, and max_bytes is {max_bytes}; "
+                             "lower dpi or allow more")
         frames, ms = frames[::2], 2*ms

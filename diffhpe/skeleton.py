@@ -18,11 +18,14 @@ def check_tree(
     J, roots = len(parents), parents.count(-1)
     if roots != 1: raise ValueError(f"a skeleton has exactly one root, with parent -1; parents {parents} have {roots}")
     for joint, parent in enumerate(parents):
-        if not -1 <= parent < J: raise ValueError(f"joint {joint} has parent {parent}; allowed is -1 (the root) or a joint in 0 … {J-1}")
+        if not -1 <= parent < J:
+            raise ValueError(f"joint {joint} has parent {parent}; allowed is -1 (the root) or a joint in 0 … {J-1}")
     for joint in range(J):
         above = joint
         for _ in range(J): above = parents[above] if above != -1 else -1
-        if above != -1: raise ValueError(f"joint {joint} never reaches the root: its parents run in a cycle; every path must end at -1")
+        if above != -1:
+            raise ValueError(f"joint {joint} never reaches the root: its parents run in a cycle; "
+                             "every path must end at -1")
 
 # %% ../nbs/00_skeleton.ipynb #4c5345cc
 def mirror_permutation(
@@ -32,15 +35,21 @@ def mirror_permutation(
 )->tuple[int, ...]:          # (J,) the joint in whose place each joint goes
     "The permutation of joints that swaps the sides and keeps the bones."
     J, sides = len(parents), left + right
-    if len(left) != len(right): raise ValueError(f"{len(left)} left joints cannot be paired with {len(right)} right ones; left[i] mirrors right[i]")
-    if not all(0 <= j < J for j in sides): raise ValueError(f"left {left} and right {right} name joints outside the skeleton; allowed are 0 … {J-1}")
-    if len(set(sides)) != len(sides): raise ValueError(f"the mirror is not a bijection: left {left} and right {right} name a joint twice; allowed is once")
+    if len(left) != len(right):
+        raise ValueError(f"{len(left)} left joints cannot be paired with {len(right)} right ones; "
+                         "left[i] mirrors right[i]")
+    if not all(0 <= j < J for j in sides):
+        raise ValueError(f"left {left} and right {right} name joints outside the skeleton; allowed are 0 … {J-1}")
+    if len(set(sides)) != len(sides):
+        raise ValueError(f"the mirror is not a bijection: left {left} and right {right} name a joint twice; "
+                         "allowed is once")
     swap = dict(zip(left + right, right + left))
     mirror = tuple(swap.get(j, j) for j in range(J))
     for j, parent in enumerate(parents):
         image = mirror[parent] if parent != -1 else -1
         if parents[mirror[j]] != image:
-            raise ValueError(f"the mirror breaks a bone: joint {j} hangs on {parent}, its mirror image {mirror[j]} on {parents[mirror[j]]}; it must hang on {image}")
+            raise ValueError(f"the mirror breaks a bone: joint {j} hangs on {parent}, its mirror image {mirror[j]} on "
+                             f"{parents[mirror[j]]}; it must hang on {image}")
     return mirror
 
 # %% ../nbs/00_skeleton.ipynb #6e4e6014
@@ -51,25 +60,34 @@ class Skeleton:
     parents:tuple[int, ...] # (J,) parent of each joint, -1 for the root
     left:tuple[int, ...]    # joints on the left side
     right:tuple[int, ...]   # their counterparts on the right
-
     def __post_init__(self):
         for field in ("names", "parents", "left", "right"): object.__setattr__(self, field, tuple(getattr(self, field)))
-        if len(self.names) != len(self.parents): raise ValueError(f"{len(self.names)} names do not fit {len(self.parents)} parents; each joint has one of both")
-        if len(set(self.names)) != len(self.names): raise ValueError(f"names {self.names} repeat; each joint needs its own")
+        if len(self.names) != len(self.parents):
+            raise ValueError(f"{len(self.names)} names do not fit {len(self.parents)} parents; "
+                             "each joint has one of both")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"names {self.names} repeat; each joint needs its own")
         check_tree(self.parents)
         mirror_permutation(self.parents, self.left, self.right)
 
     @property
     def n_joints(self)->int: "Number of joints, $J$."; return len(self.parents)
     @property
-    def mirror(self)->tuple[int, ...]: "(J,) the permutation of joints that swaps the sides."; return mirror_permutation(self.parents, self.left, self.right)
+    def mirror(self)->tuple[int, ...]:
+        "(J,) the permutation of joints that swaps the sides."
+        return mirror_permutation(self.parents, self.left, self.right)
     @property
-    def segments(self)->tuple: "Pairs (parent, child), one per joint but the root."; return tuple((p, j) for j, p in enumerate(self.parents) if p != -1)
+    def segments(self)->tuple:
+        "Pairs (parent, child), one per joint but the root."
+        return tuple((p, j) for j, p in enumerate(self.parents) if p != -1)
     @property
-    def left_segments(self)->tuple: "Segments that end in the joints of `left`."; return tuple((self.parents[j], j) for j in self.left)
+    def left_segments(self)->tuple:
+        "Segments that end in the joints of `left`."
+        return tuple((self.parents[j], j) for j in self.left)
     @property
-    def right_segments(self)->tuple: "Their counterparts, in the same order."; return tuple((self.parents[j], j) for j in self.right)
-
+    def right_segments(self)->tuple:
+        "Their counterparts, in the same order."
+        return tuple((self.parents[j], j) for j in self.right)
     def adjacency(self)->np.ndarray:
         "Which joints share a bone: (J, J) float32, 0 or 1."
         A = np.zeros((self.n_joints, self.n_joints), np.float32)
@@ -93,7 +111,8 @@ def mirror_pose(
     "Reflect a pose in the plane x = 0: x changes its sign, left and right joints change places."
     shape = tuple(getattr(pose, "shape", ()))
     if len(shape) < 2 or shape[-2] != skeleton.n_joints or shape[-1] not in (2, 3):
-        raise ValueError(f"a pose of shape {shape} cannot be mirrored; allowed is an array or tensor (..., {skeleton.n_joints}, 2 or 3)")
+        raise ValueError(f"a pose of shape {shape} cannot be mirrored; allowed is an array or tensor (..., "
+                         f"{skeleton.n_joints}, 2 or 3)")
     mirrored = pose[..., list(skeleton.mirror), :] # a copy: the argument stays as it is
     mirrored[..., 0] *= -1
     return mirrored
