@@ -277,10 +277,10 @@ def search(
     "Search at random, or go on with it; what is not finished is continued by the next call."
     check_search(experiment, model, n_trials)
     data, ranges = replace(data, test=data.train), read_ranges(**ranges)
-    sides = selection_split(data)
+    selection_split(data)                                              # refuses what cannot be divided, before a folder is made
     identity = identity_of(replace(experiment, model=model))
     study = open_study(folder, dict(experiment=identity, ranges=ranges, data=data.checksum, keypoints=data.description))
-    given, done = (data, *sides, trainings_folder or Path(folder).absolute().parents[1]/"trainings", device), {}
+    given, done = (data, trainings_folder or Path(folder).absolute().parents[1]/"trainings", device), {}
     for training in trainings(replace(experiment, model=model)):
         if training.model == model: continue
         done[training.label] = run_training(experiment, training, done, *given, **options)
