@@ -9,7 +9,7 @@ __all__ = ['Training', 'trainings', 'shipped_weights', 'has_preset_sizes', 'star
 # %% ../nbs/54_experiments.ipynb #ceb60158
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -22,7 +22,7 @@ from torch import nn
 from .checkpoints import load_checkpoint, load_weights
 from .clips import WindowSet
 from .config import MODELS, PRESETS, WITH_BACKBONE, Experiment, FitConfig, fit_config, model_arguments, wanted_models
-from .datasets import MotionDataset
+from .datasets import MotionDataset, selection_split
 from .evaluation import evaluate, lifter_of, mean_pose_lifter, predict, ridge_lifter
 from .mixste import MixSTE
 from .models import DiffHPE, GraphLifter
@@ -139,9 +139,7 @@ def run_training(
     experiment:Experiment,  # the parameters
     training:Training,      # one of its trainings
     done:Mapping,           # label → `FitResult` of those before it
-    data:MotionDataset,     # where it says what its clips are
-    fit_clips:Sequence,     # of `Clip`, to learn from
-    chosen_clips:Sequence,  # of `Clip`, to choose by
+    data:MotionDataset,     # divided by `selection_split`
     folder:str|Path,        # of all trainings
     device:str|torch.device="cpu", # where it is computed
     **options,              # of `fit`
@@ -149,16 +147,19 @@ def run_training(
     "Train one model of an experiment, or find it trained."
     of = lambda label: done[label].model if label else None
     model, config = start_model(experiment, training, of(training.backbone), of(training.start))
-    train, chosen = (WindowSet(clips, 27, training.occlusion, experiment.seed) for clips in (fit_clips, chosen_clips))
+    n_frames = model.config["n_frames"]
+    train, chosen = (WindowSet(clips, n_frames, training.occlusion, experiment.seed)
+                     for clips in selection_split(data, experiment.select_on, n_frames))
     fit_linear_start(model, train, config.mirror)
     windows = PRESETS[experiment.preset].validation_windows
-    notes = dict(data=data.checksum, keypoints=data.description, start=fingerprint(model), select_on=experiment.select_on, validation_windows=windows)
+    notes = dict(data=data.checksum, keypoints=data.description, start=fingerprint(model),
+                 select_on=experiment.select_on, validation_windows=windows)
     name = training_name(experiment, training, describe(model, train, config, experiment.seed, experiment.precision, notes))
     (Path(folder)/name).mkdir(parents=True, exist_ok=True)
     with FileLock(Path(folder)/name/".lock") if world()[0] == 0 else nullcontext():
         wait_for_all()
-        fitted = fit(model, train, chosen, config, Path(folder)/name, experiment.seed, device, experiment.precision, experiment.minutes, windows,
-                     notes=notes, resume=experiment.resume, label=training.label, **options)
+        fitted = fit(model, train, chosen, config, Path(folder)/name, experiment.seed, device, experiment.precision,
+                     experiment.minutes, windows, notes=notes, resume=experiment.resume, label=training.label, **options)
         wait_for_all()
     return fitted
 
@@ -166,22 +167,27 @@ def run_training(
 def evaluate_all(
     experiment:Experiment, # the parameters: test occlusions, hypotheses, sampler
     models:Mapping,        # label → model
-    train:WindowSet,       # for the yardsticks
-    test_clips:Sequence,   # of `Clip`
+    data:MotionDataset,    # its test clips, and those to learn from for the yardsticks
     device:str|torch.device="cpu", # where it is computed
     progress_bar:bool=True, # on the terminal
 )->dict:                   # occlusion → label → metrics, as of `evaluate`
     "Evaluate the yardsticks and the models on the test clips, under each occlusion."
+    n_frames = next(iter(models.values())).config["n_frames"]
+    fitted, _ = selection_split(data, experiment.select_on, n_frames)
+    train = WindowSet(fitted, n_frames, experiment.occ, experiment.seed)
     lifters = {"mean pose": mean_pose_lifter(train), "ridge regression": ridge_lifter(train)}
-    lifters |= {label: lifter_of(model, experiment.hypotheses, experiment.sampler, experiment.n_steps, flip=experiment.recipe == "mixste") for label, model in models.items() if label in MODELS}
+    how = dict(hypotheses=experiment.hypotheses, sampler=experiment.sampler, n_steps=experiment.n_steps,
+               flip=experiment.recipe == "mixste")
+    lifters |= {label: lifter_of(model, **how) for label, model in models.items() if label in MODELS}
     filled = ridge_lifter(train, bridged=True)
-    known, results = {c.activity for c in train.clips}, {}
+    known, results = {c.activity for c in fitted}, {}
     for occlusion in experiment.test_occ:
-        windows = WindowSet(test_clips, train.n_frames, occlusion, seed=0)
+        windows = WindowSet(data.test, n_frames, occlusion, seed=0)
         index = windows.evaluation_index(PRESETS[experiment.preset].max_windows)
         bridged = {"ridge regression, gaps bridged": filled} if occlusion != "none" else {}     # the same without gaps
         for label, lift in (lifters | bridged).items():
             bar = f"evaluate {label}" if progress_bar and label in models else ""
             predicted, target, clips = predict(lift, windows, index, experiment.seed, device, progress_bar=bar)
-            results.setdefault(occlusion, {})[label] = evaluate(predicted, target, [windows.clips[c].activity for c in clips], known)
+            activities = [windows.clips[c].activity for c in clips]
+            results.setdefault(occlusion, {})[label] = evaluate(predicted, target, activities, known)
     return results

@@ -25,9 +25,8 @@ from matplotlib.figure import Figure
 
 import diffhpe
 from .checkpoints import load_checkpoint, save_checkpoint
-from .clips import WindowSet
 from .config import MODELS, Experiment, parameter_names
-from .datasets import MotionDataset, selection_split
+from .datasets import MotionDataset
 from .evaluation import METRICS
 from .experiments import evaluate_all
 from .files import write_atomically
@@ -201,8 +200,7 @@ def ship_weights(
         trained = Path(folder).parent/"trainings"/summary["training"][label]["name"]
         model = load_checkpoint(next(f for f in (trained/"best_mpjpe", trained/"best_loss") if f.exists()))
         written[label] = save_checkpoint(model, Path(destination)/label, half=True)
-    windows = WindowSet(selection_split(data, experiment.select_on)[0], 27, experiment.occ, experiment.seed)
-    measured = evaluate_all(experiment, {label: load_checkpoint(f) for label, f in written.items()}, windows, data.test, progress_bar=False)
+    measured = evaluate_all(experiment, {label: load_checkpoint(f) for label, f in written.items()}, data, progress_bar=False)
     shipped = {occ: {label: {m: r[m] for m in METRICS} for label, r in by.items()} for occ, by in measured.items()}
     for label, f in written.items(): write_atomically(f/"README.md", lambda p: Path(p).write_text(model_card(summary, label, command, shipped)))
     return list(written.values())

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import torch
 
-from .clips import WindowSet
 from .config import PRESETS, Experiment
-from .datasets import load_dataset, selection_split
+from .datasets import load_dataset
 from .experiments import Training, evaluate_all, run_training, start_model, trainings
 from .files import find_folder
 from .grid import read_pairs
@@ -37,14 +36,13 @@ def run_slice(
     preset, folder = PRESETS[experiment.preset], run_folder(experiment)
     data = load_dataset(experiment.dataset, find_folder(experiment.data_dir), experiment.keypoints, experiment.noise,
                         preset.max_clips, cameras=experiment.cameras)
-    sides, fits = selection_split(data, experiment.select_on), {}
+    fits = {}
     for training in trainings(experiment):
         given = replace(experiment, minutes=max(left(), 0))
-        fits[training.label] = run_training(given, training, fits, data, *sides, folder.parent/"trainings", device)
+        fits[training.label] = run_training(given, training, fits, data, folder.parent/"trainings", device)
         if not fits[training.label].finished: return None
     if left() < minutes/5: return None
-    train = WindowSet(sides[0], 27, experiment.occ, experiment.seed)
-    results = evaluate_all(experiment, {label: f.model for label, f in fits.items()}, train, data.test, device)
+    results = evaluate_all(experiment, {label: f.model for label, f in fits.items()}, data, device)
     return write_results(folder, experiment, data, results, fits, device, time.time() - started)
 
 # %% ../nbs/59_slices.ipynb #dc5cd280
