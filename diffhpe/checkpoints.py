@@ -99,7 +99,8 @@ def save_checkpoint(
 )->Path:             # the folder
     "Write a model's config and weights, each atomically."
     folder = Path(folder)
-    write_atomically(folder/"config.json", lambda p: Path(p).write_text(json.dumps(model_config(model), indent=1) + "\n"))
+    write_atomically(folder/"config.json",
+                     lambda p: Path(p).write_text(json.dumps(model_config(model), indent=1) + "\n"))
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half: weights = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in weights.items()}
     write_atomically(folder/"model.safetensors", lambda p: save_file(weights, p))

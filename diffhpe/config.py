@@ -69,11 +69,13 @@ class Recipe:
 RECIPES = dict(
     paper=Recipe(),
     mixste=Recipe(loss="mixste", mirror=True),
-    improved=Recipe("x0", True, 12., centred=True, linear_start=True, loss="mpjpe", mirror=True, ema=.999, gradient_clip=1.))
+    improved=Recipe("x0", True, 12., centred=True, linear_start=True, loss="mpjpe", mirror=True, ema=.999,
+                    gradient_clip=1.))
 
 # %% ../nbs/50_config.ipynb #45811242
 PAPER_MODELS = ("mixste", "diffhpe-2d", "diffhpe-wrapper")
-MODELS = PAPER_MODELS + ("gcn", "refiner") # the last two are the denoiser as a plain regression: on keypoints, on a backbone
+# the last two are the denoiser as a plain regression: on keypoints, on a backbone
+MODELS = PAPER_MODELS + ("gcn", "refiner")
 WITH_BACKBONE = ("diffhpe-wrapper", "refiner")
 
 def wanted_models(
@@ -99,18 +101,26 @@ class Preset:
 def _with_controls(mixste, two_d, wrapper): return dict(zip(MODELS, (mixste, two_d, wrapper, two_d, wrapper)))
 
 _smoke = {m: FitConfig(1e-3, 8, 1, .1, validate_every=1, mpjpe_every=1) for m in MODELS}
-_short = _with_controls(*(FitConfig(lr, 64, 1, 0., schedule="cosine", validate_every=1, mpjpe_every=5) for lr in (2e-4, 5e-4, 5e-4)))
-_scratch = _with_controls(*(FitConfig(lr, batch, epochs, 0., schedule="cosine", validate_every=every, mpjpe_every=20) for lr, batch, epochs, every in
+_short = _with_controls(*(FitConfig(lr, 64, 1, 0., schedule="cosine", validate_every=1, mpjpe_every=5)
+                          for lr in (2e-4, 5e-4, 5e-4)))
+_scratch = _with_controls(*(FitConfig(lr, batch, epochs, 0., schedule="cosine", validate_every=every, mpjpe_every=20)
+                            for lr, batch, epochs, every in
                             zip((1e-3, 4e-3, 4e-3), (16, 32, 32), (32, 45, 14), (2, 5, 2))))
 _small = _with_controls(FitConfig(1e-3, 32, 12, .1, .05, "adamw", "cosine", validate_every=2, mpjpe_every=2),
-                        *(FitConfig(2e-3, 32, epochs, .05, schedule="cosine", validate_every=2, mpjpe_every=4) for epochs in (24, 8)))
-_paper = _with_controls(FitConfig(4e-5, 37, 500, .1, .1, "adamw", "exponential"), FitConfig(8.083e-4, 200, 1000, .032), FitConfig(2.701e-4, 200, 1000, .2704))
+                        *(FitConfig(2e-3, 32, epochs, .05, schedule="cosine", validate_every=2, mpjpe_every=4)
+                          for epochs in (24, 8)))
+_paper = _with_controls(FitConfig(4e-5, 37, 500, .1, .1, "adamw", "exponential"), FitConfig(8.083e-4, 200, 1000, .032),
+                        FitConfig(2.701e-4, 200, 1000, .2704))
 
 PRESETS = {p.name: p for p in (
-    Preset("smoke", dict(channels=8, depth=1, n_heads=2), dict(channels=8, n_blocks=1), _smoke, _smoke, max_clips=4, max_windows=8, validation_windows=4),
-    Preset("demo", dict(channels=32, depth=3, n_heads=4), dict(channels=32, n_blocks=4), _short, _scratch, max_windows=120, validation_windows=40),
-    Preset("small", dict(channels=64, depth=3, n_heads=8), dict(channels=64, n_blocks=4), _small, _small, max_windows=400, validation_windows=200, recipe="improved"),
-    Preset("paper", dict(channels=64, depth=8, n_heads=8), dict(channels=64, n_blocks=16), _paper, _paper, validation_windows=400))}
+    Preset("smoke", dict(channels=8, depth=1, n_heads=2), dict(channels=8, n_blocks=1), _smoke, _smoke, max_clips=4,
+           max_windows=8, validation_windows=4),
+    Preset("demo", dict(channels=32, depth=3, n_heads=4), dict(channels=32, n_blocks=4), _short, _scratch,
+           max_windows=120, validation_windows=40),
+    Preset("small", dict(channels=64, depth=3, n_heads=8), dict(channels=64, n_blocks=4), _small, _small,
+           max_windows=400, validation_windows=200, recipe="improved"),
+    Preset("paper", dict(channels=64, depth=8, n_heads=8), dict(channels=64, n_blocks=16), _paper, _paper,
+           validation_windows=400))}
 
 # %% ../nbs/50_config.ipynb #be0fdf3b
 def _one_of(*allowed): return lambda v: v in allowed, f"one of {', '.join(map(repr, allowed))}"
@@ -213,8 +223,10 @@ def check_channels(
     wanted = wanted_models(model)
     for m in (*wanted, *[backbone]*any(m in WITH_BACKBONE for m in wanted)):
         width, parts = channels.get(m) if isinstance(channels, dict) else channels, heads if m == "mixste" else 2
-        why = f"the {heads} attention heads of mixste in the preset {preset!r} cannot share {width} channels evenly" if m == "mixste" else f"{m} cannot halve {width} channels"
-        if width and width % parts: raise ValueError(f"parameter channels={channels!r} is not allowed: {why}; a multiple of {parts} is")
+        why = (f"the {heads} attention heads of mixste in the preset {preset!r} cannot share {width} channels evenly"
+               if m == "mixste" else f"{m} cannot halve {width} channels")
+        if width and width % parts:
+            raise ValueError(f"parameter channels={channels!r} is not allowed: {why}; a multiple of {parts} is")
 
 # %% ../nbs/50_config.ipynb #f172afbc
 def recipe_of(
@@ -318,7 +330,9 @@ def read_parameters(
     stop = names.index(result) if result in names else len(names)
     given = {n: namespace[n] for n in names[start:stop] if not n.startswith("_")}
     unknown = [n for n in given if n not in known]
-    if unknown: raise ValueError(f"there is no parameter {', '.join(map(repr, unknown))}; the parameters are {', '.join(known)}")
+    if unknown:
+        raise ValueError(f"there is no parameter {', '.join(map(repr, unknown))}; "
+                         f"the parameters are {', '.join(known)}")
     return Experiment(**given)
 
 # %% ../nbs/50_config.ipynb #0c3ee1a9
@@ -354,7 +368,8 @@ def model_arguments(
     names = ("visible",) if wraps else ("linear_start", "centred", "bridged", "visible")
     options = {k: True for k in names if getattr(r, k)}
     if model == "mixste": return dict(size, drop_path=dropout, **options)
-    options |= (dict(residual=True) if r.residual else {}) | (dict(pose_scale=r.pose_scale) if r.pose_scale != 1 else {})
+    if r.residual: options["residual"] = True
+    if r.pose_scale != 1: options["pose_scale"] = r.pose_scale
     if diffuses and r.target != "noise": options["target"] = r.target
     if experiment.no_pose_layer and model == "diffhpe-wrapper": options["embed_pose"] = False
     return dict(size, dropout=dropout, conditioning="mixste" if wraps else "2d", **options)

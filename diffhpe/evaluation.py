@@ -31,7 +31,8 @@ def lifter_of(
     "A model as a function from keypoints to poses."
     @torch.no_grad()
     def lift(keypoints, generator):
-        if not isinstance(model, DiffHPE): return flip_average(model.eval(), keypoints) if flip else model.eval()(keypoints)
+        if not isinstance(model, DiffHPE):
+            return flip_average(model.eval(), keypoints) if flip else model.eval()(keypoints)
         return model.lift(keypoints, hypotheses, sampler=sampler, n_steps=n_steps, generator=generator)
     return lift
 
@@ -54,7 +55,8 @@ def predict(
     return np.concatenate(predicted), np.concatenate(target), np.concatenate(clips)
 
 # %% ../nbs/53_evaluation.ipynb #df8621a0
-METRICS = ("mpjpe", "p_mpjpe", "mpjve", "symmetry_gap", "segment_std", "mpjpe_unaligned") # all in mm (mpjve: mm per frame)
+# all in mm (mpjve: mm per frame)
+METRICS = ("mpjpe", "p_mpjpe", "mpjve", "symmetry_gap", "segment_std", "mpjpe_unaligned")
 
 def evaluate(
     predicted:np.ndarray,       # (N, L, J, 3) metres
@@ -67,9 +69,12 @@ def evaluate(
     rows = []
     for name in sorted(set(activities)):
         of = activities == name
-        rows.append(dict(action=str(name), windows=int(of.sum()), seen=trained_on is None or name in trained_on, **{m: float(values[m][of].mean()) for m in METRICS}))
+        rows.append(dict(action=str(name), windows=int(of.sum()), seen=trained_on is None or name in trained_on,
+                         **{m: float(values[m][of].mean()) for m in METRICS}))
     counted = [r for r in rows if r["seen"]]
-    if not counted: raise ValueError(f"training has seen none of the test's actions {', '.join(r['action'] for r in rows)}; at least one must be in both")
+    if not counted:
+        raise ValueError(f"training has seen none of the test's actions {', '.join(r['action'] for r in rows)}; "
+                         "at least one must be in both")
     return {m: float(np.mean([r[m] for r in counted])) for m in METRICS} | dict(per_action=rows)
 
 # %% ../nbs/53_evaluation.ipynb #823b364a
@@ -85,7 +90,7 @@ def ridge_lifter(
     train:WindowSet,     # the training set, with its occlusion
     penalty:float=1e-3,  # λ, relative to the number of frames
     max_windows:int=4000, # evenly spaced ones to fit on
-    bridged:bool=False,  # hidden keypoints are first put on lines through their gaps, when it is fitted and when it lifts
+    bridged:bool=False,  # hidden keypoints are put on lines through their gaps, in fitting and in lifting
 )->Callable:             # (keypoints, generator) → poses
     "Predict each frame's pose linearly from its keypoints; fitted in closed form."
     seen = lambda k: bridge(k, (k == 0).all(-1)) if bridged else k

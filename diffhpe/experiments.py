@@ -21,7 +21,8 @@ from torch import nn
 
 from .checkpoints import load_checkpoint, load_weights
 from .clips import WindowSet
-from .config import MODELS, PRESETS, WITH_BACKBONE, Experiment, FitConfig, fit_config, model_arguments, wanted_models
+from .config import (MODELS, PRESETS, WITH_BACKBONE, Experiment, FitConfig, fit_config, model_arguments,
+                            wanted_models)
 from .datasets import MotionDataset, selection_split
 from .evaluation import evaluate, lifter_of, mean_pose_lifter, predict, ridge_lifter
 from .mixste import MixSTE
@@ -49,12 +50,14 @@ def trainings(
     plan, wrapped = [], experiment.backbone or "mixste"
     def add(label, model, occlusion, on=None):                 # → label of this training, which may be there already
         backbone = add(wrapped if on == experiment.occ else "backbone", wrapped, on) if on else None
-        start = add(f"{model}-plain", model, "none", on and "none") if experiment.curriculum and occlusion != "none" else None
+        start = None
+        if experiment.curriculum and occlusion != "none": start = add(f"{model}-plain", model, "none", on and "none")
         for t in plan:
             if (t.model, t.occlusion, t.backbone, t.start) == (model, occlusion, backbone, start): return t.label
         plan.append(Training(label, model, occlusion, backbone, start))
         return label
-    for model in wanted_models(experiment.model): add(model, model, experiment.occ, experiment.backbone_occ if model in WITH_BACKBONE else None)
+    for model in wanted_models(experiment.model):
+        add(model, model, experiment.occ, experiment.backbone_occ if model in WITH_BACKBONE else None)
     return plan
 
 # %% ../nbs/54_experiments.ipynb #63338e67
@@ -75,7 +78,8 @@ def has_preset_sizes(
     as_preset = Experiment(preset=experiment.preset, model="every")
     own = replace(experiment, loss=None)
     backbone = [experiment.backbone or "mixste"]*(model in WITH_BACKBONE)
-    return backbone != ["gcn"] and all(model_arguments(own, m, 0.) == model_arguments(as_preset, m, 0.) for m in (*backbone, model))
+    return backbone != ["gcn"] and all(model_arguments(own, m, 0.) == model_arguments(as_preset, m, 0.)
+                                       for m in (*backbone, model))
 
 # %% ../nbs/54_experiments.ipynb #1c67e6e3
 def start_model(
@@ -92,12 +96,13 @@ def start_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(experiment.seed, MODELS.index(training.model)))
         wrapped = dict(backbone=backbone) if training.model in WITH_BACKBONE else {}
-        kind = MixSTE if training.model == "mixste" else DiffHPE if training.model.startswith("diffhpe") else GraphLifter
-        model = kind(**wrapped, **arguments)
+        kind = DiffHPE if training.model.startswith("diffhpe") else GraphLifter
+        model = (MixSTE if training.model == "mixste" else kind)(**wrapped, **arguments)
     if start is None and shipped is not None: start = load_checkpoint(shipped)
     if start is not None:
         own = model.state_dict()
-        load_weights(model, {k: own.get(k, v) if "backbone" in k else v.cpu() for k, v in start.state_dict().items()}, str(shipped or training.start))
+        load_weights(model, {k: own.get(k, v) if "backbone" in k else v.cpu() for k, v in start.state_dict().items()},
+                     str(shipped or training.start))
     return model, config
 
 # %% ../nbs/54_experiments.ipynb #918cc566
@@ -131,8 +136,10 @@ def training_name(
     description:Mapping,   # of `describe`
 )->str:                    # e.g. "bandai-demo-mixste-random-s0-1a2b3c4d"
     "A readable name that differs for different trainings."
-    digest = hashlib.sha256(json.dumps({k: v for k, v in description.items() if v}, sort_keys=True).encode()).hexdigest()[:8]
-    return "-".join((experiment.dataset, experiment.preset, training.model, training.occlusion, f"s{experiment.seed}", digest))
+    given = json.dumps({k: v for k, v in description.items() if v}, sort_keys=True)
+    digest = hashlib.sha256(given.encode()).hexdigest()[:8]
+    return "-".join((experiment.dataset, experiment.preset, training.model, training.occlusion,
+                     f"s{experiment.seed}", digest))
 
 # %% ../nbs/54_experiments.ipynb #eb701774
 def run_training(
@@ -154,12 +161,14 @@ def run_training(
     windows = PRESETS[experiment.preset].validation_windows
     notes = dict(data=data.checksum, keypoints=data.description, start=fingerprint(model),
                  select_on=experiment.select_on, validation_windows=windows)
-    name = training_name(experiment, training, describe(model, train, config, experiment.seed, experiment.precision, notes))
+    name = training_name(experiment, training,
+                         describe(model, train, config, experiment.seed, experiment.precision, notes))
     (Path(folder)/name).mkdir(parents=True, exist_ok=True)
     with FileLock(Path(folder)/name/".lock") if world()[0] == 0 else nullcontext():
         wait_for_all()
         fitted = fit(model, train, chosen, config, Path(folder)/name, experiment.seed, device, experiment.precision,
-                     experiment.minutes, windows, notes=notes, resume=experiment.resume, label=training.label, **options)
+                     experiment.minutes, windows, notes=notes, resume=experiment.resume,
+                     label=training.label, **options)
         wait_for_all()
     return fitted
 

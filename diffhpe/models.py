@@ -54,15 +54,18 @@ def make_conditioning(
     linear_start:bool=False,      # of "2d": the estimate is a `LinearStart`
     **options,                    # of `KeypointInput`; with a backbone, which has its own, `visible` alone
 )->nn.Module:                     # `RawKeypoints` or `FrozenFeatures`
-    "The condition of a model, or a sentence that says why there is none."
+    "The condition of a model, or an error that says why there is none."
     if conditioning not in TABLE_1_DROPOUT:
-        raise ValueError(f"conditioning {conditioning!r} is unknown; allowed are {', '.join(map(repr, TABLE_1_DROPOUT))}")
+        raise ValueError(f"conditioning {conditioning!r} is unknown; allowed are "
+                         f"{', '.join(map(repr, TABLE_1_DROPOUT))}")
     if (backbone is None) != (conditioning == "2d"):
-        raise ValueError(f"conditioning {conditioning!r} {'takes no' if backbone is not None else 'needs a pre-trained'} "
-                         "backbone: pass one with conditioning='mixste', and none with '2d'")
+        raise ValueError(f"conditioning {conditioning!r} "
+                         f"{'takes no' if backbone is not None else 'needs a pre-trained'} backbone: "
+                         "pass one with conditioning='mixste', and none with '2d'")
     if backbone is None:
         if residual and not linear_start:
-            raise ValueError("residual=True needs an estimate to start from; with conditioning='2d', linear_start=True is one")
+            raise ValueError("residual=True needs an estimate to start from; "
+                             "with conditioning='2d', linear_start=True is one")
         return RawKeypoints(linear_start, **options)
     if wrong := [k for k, v in dict(linear_start=linear_start, **options).items() if v and k != "visible"]:
         raise ValueError(f"{wrong[0]}=True is for conditioning='2d'; a backbone prepares its keypoints itself")
@@ -170,7 +173,7 @@ class DiffHPE(PoseDiffusion):
 # %% ../nbs/40_models.ipynb #adf2d213
 @patch
 def noise_predictor(self:PoseDiffusion,
-)->Callable: # function of a condition (B, L, J, K) and of H, that returns a function of x_t (B·H, L, J, 3) and of an int t
+)->Callable: # of a condition (B, L, J, K) and of H; gives a function of x_t (B·H, L, J, 3) and of an int t
     "The network as samplers want it, in eval mode, with the weights as they are now."
     def plain(condition, hypotheses=1):
         condition = condition.repeat_interleave(hypotheses, dim=0)
@@ -193,7 +196,8 @@ def chunks(
     "Cut B·H noisy poses into whole clips, or, where one clip is too much, into parts of its hypotheses."
     step, part = max(1, size//hypotheses), min(size, hypotheses)
     for i in range(0, n_clips, step):
-        yield slice(i, min(i + step, n_clips)), [slice(h, min(h + part, hypotheses)) for h in range(0, hypotheses, part)]
+        yield slice(i, min(i + step, n_clips)), [slice(h, min(h + part, hypotheses))
+                                                 for h in range(0, hypotheses, part)]
 
 # %% ../nbs/40_models.ipynb #904cc148
 @patch
@@ -207,7 +211,7 @@ def sample(self:PoseDiffusion,
     initial_noise:Tensor|None=None,      # (B, H, L, J, 3), x_T
     step_noise:Tensor|Sequence|None=None, # step_noise[t] is (B, H, L, J, 3), or (B, L, J, 3) if H = 1
     eta:float=0.,                        # for "ddim": 0 is deterministic, 1 as noisy as DDPM
-    chunk_size:int|None=None,            # noisy poses at a time; bounds the memory; None: as `CHUNK` says for the device
+    chunk_size:int|None=None,  # noisy poses at a time; bounds the memory; None: as `CHUNK` says for the device
 )->Tensor:                               # (B, H, L, J, 3), metres, camera frame, root-relative
     "Draw H poses for every clip from p(pose | keypoints), section 3.5."
     if hypotheses < 1: raise ValueError(f"hypotheses={hypotheses}; at least 1 is needed")

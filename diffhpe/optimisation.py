@@ -43,7 +43,8 @@ def check_loss(
 )->None:
     "End a training whose loss is not a number."
     if not math.isfinite(value):
-        raise ValueError(f"the loss is {value} {when}; a smaller learning rate or gradient_clip may help, and what was saved before is whole")
+        raise ValueError(f"the loss is {value} {when}; a smaller learning rate or gradient_clip may help, "
+                         "and what was saved before is whole")
 
 # %% ../nbs/51_optimisation.ipynb #182edbb1
 def train_step(
@@ -60,14 +61,17 @@ def train_step(
 )->Tensor:                     # (), the loss before the step, on its device
     "One step down the gradient of one batch."
     if len(keypoints) < world()[1]:                       # too few to be shared: all do the same
-        with alone(): return train_step(model, optimiser, keypoints, poses, seed, step, precision, kind, mirror, gradient_clip)
+        with alone():
+            return train_step(model, optimiser, keypoints, poses, seed, step, precision, kind, mirror, gradient_clip)
     model.train()
     (rank, size), share = world(), my_share(len(keypoints))
     cuda = [keypoints.device] if keypoints.is_cuda else []
     autocast = torch.autocast(keypoints.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed_of(seed, step, 1 + rank))
-        with autocast: loss = training_loss(model, keypoints, poses, generator_of(seed, step), share=share, kind=kind, mirror=mirror)
+        with autocast:
+            loss = training_loss(model, keypoints, poses, generator_of(seed, step), share=share, kind=kind,
+                                 mirror=mirror)
     loss = loss*((share.stop - share.start)/len(keypoints))
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
@@ -84,7 +88,8 @@ def make_optimiser(
 )->torch.optim.Optimizer:
     "Adam with the paper's settings, or AdamW with MixSTE's."
     kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
-    return kind([p for p in model.parameters() if p.requires_grad], lr=config.learning_rate, betas=(.9, .999), weight_decay=config.weight_decay)
+    return kind([p for p in model.parameters() if p.requires_grad], lr=config.learning_rate, betas=(.9, .999),
+                weight_decay=config.weight_decay)
 
 # %% ../nbs/51_optimisation.ipynb #203b2805
 def make_schedule(
@@ -93,8 +98,10 @@ def make_schedule(
 ): # an object with step, state_dict and load_state_dict; None for a cosine
     "Halve the learning rate on a plateau of the validation loss, or shrink it by 1 % every epoch."
     if config.schedule == "cosine": return None
-    if config.schedule == "exponential": return torch.optim.lr_scheduler.ExponentialLR(optimiser, gamma=.99**config.validate_every)
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=.5, patience=max(config.patience//config.validate_every - 1, 0))
+    if config.schedule == "exponential":
+        return torch.optim.lr_scheduler.ExponentialLR(optimiser, gamma=.99**config.validate_every)
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=.5,
+                                                      patience=max(config.patience//config.validate_every - 1, 0))
 
 # %% ../nbs/51_optimisation.ipynb #4cf3e00b
 def cosine_rate(
@@ -121,7 +128,8 @@ class WeightAverage:
         decay:float,     # 0..1
     ):
         self.decay = decay
-        self.values = {k: v.detach().clone() for k, v in model.state_dict().items() if v.is_floating_point() and ".backbone." not in k}
+        self.values = {k: v.detach().clone() for k, v in model.state_dict().items()
+                       if v.is_floating_point() and ".backbone." not in k}
 
     @torch.no_grad()
     def update(self,

@@ -26,11 +26,13 @@ RELEASED_NAMES = ( # (pattern, replacement), applied in order
     (r"\.diffusion_projection\.", ".step."), (r"\.mid_projection\.", ".gate."), (r"\.output_projection\.", ".split."),
     (r"\.gconv\.W$", ".conv.weight"), (r"\.gconv\.", ".conv."), (r"\.bn\.", ".norm."),
     (r"\.non_local\.non_local\.", ".non_local."), (r"\.non_local\.(g|phi)\.0\.", r".non_local.\1."),
-    (r"\.concat_project\.0\.weight$", ".score"), (r"\.non_local\.W\.0\.", ".non_local.out."), (r"\.non_local\.W\.1\.", ".non_local.norm."),
-    (r"^conditioning\.data_enc\.", "embed_pose."), (r"^conditioning\.", "conditioning.backbone."),
-    (r"(^|\.)head\.0\.", r"\1head_norm."), (r"(^|\.)head\.1\.", r"\1head."), (r"^conditioning\.backbone\.head\.", "conditioning.backbone.head_norm."),
-    (r"Spatial_patch_to_embedding", "embed"), (r"Spatial_pos_embed", "spatial_position"), (r"Temporal_pos_embed", "temporal_position"),
-    (r"Spatial_norm", "spatial_norm"), (r"Temporal_norm", "temporal_norm"), (r"STEblocks", "spatial_blocks"), (r"TTEblocks", "temporal_blocks"),
+    (r"\.concat_project\.0\.weight$", ".score"), (r"\.non_local\.W\.0\.", ".non_local.out."),
+    (r"\.non_local\.W\.1\.", ".non_local.norm."), (r"^conditioning\.data_enc\.", "embed_pose."),
+    (r"^conditioning\.", "conditioning.backbone."), (r"(^|\.)head\.0\.", r"\1head_norm."),
+    (r"(^|\.)head\.1\.", r"\1head."), (r"^conditioning\.backbone\.head\.", "conditioning.backbone.head_norm."),
+    (r"Spatial_patch_to_embedding", "embed"), (r"Spatial_pos_embed", "spatial_position"),
+    (r"Temporal_pos_embed", "temporal_position"), (r"Spatial_norm", "spatial_norm"),
+    (r"Temporal_norm", "temporal_norm"), (r"STEblocks", "spatial_blocks"), (r"TTEblocks", "temporal_blocks"),
     (r"\.attn\.", ".attention."), (r"\.mlp\.fc1\.", ".mlp.0."), (r"\.mlp\.fc2\.", ".mlp.2."))
 
 # %% ../nbs/42_released.ipynb #fc7417dd
@@ -96,8 +98,9 @@ def load_released(
     w = rename_released(contents.get("model_pos", contents))
     if "embed.weight" in w: return load_weights(MixSTE(**released_sizes(w, n_heads=n_heads)), w, source).eval()
     if "denoiser.input.weight" not in w:
-        raise ValueError(f"{source} is neither a released DiffHPE nor a released MixSTE: it has no weights under "
-                         f"'diffmodel.' and no 'Spatial_patch_to_embedding'; it holds {', '.join(list(w)[:3]) or 'nothing'}")
+        raise ValueError(f"{source} is neither a released DiffHPE nor a released MixSTE: "
+                         "it has no weights under 'diffmodel.' and no 'Spatial_patch_to_embedding'; "
+                         f"it holds {', '.join(list(w)[:3]) or 'nothing'}")
     prefix, backbone = "conditioning.backbone.", None
     if prefix + "embed.weight" in w:
         backbone = MixSTE(**released_sizes(w, prefix, n_heads))
@@ -105,5 +108,6 @@ def load_released(
     blocks = 1 + max(int(m[1]) for k in w if (m := re.match(r"denoiser\.blocks\.(\d+)\.", k)))
     model = DiffHPE("2d" if backbone is None else "mixste", backbone, n_blocks=blocks,
                     n_frames=w["denoiser.blocks.0.time_layer.conv.weight"].shape[-1],
-                    channels=len(w["denoiser.input.weight"]), n_steps=n_steps or 50, embed_pose="embed_pose.weight" in w)
+                    channels=len(w["denoiser.input.weight"]), n_steps=n_steps or 50,
+                    embed_pose="embed_pose.weight" in w)
     return load_weights(model, w, source).eval()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['USUAL_SAMPLER', 'validation_loss', 'validation_mpjpe', 'Progress', 'save_state', 'load_state', 'validate',
-           'FitResult', 'best_model', 'sweep', 'end_epoch', 'begin_training', 'describe', 'fit']
+           'FitResult', 'best_model', 'sweep', 'Session', 'end_epoch', 'begin_training', 'describe', 'fit']
 
 # %% ../nbs/52_training.ipynb #a882122d
 import json
@@ -50,12 +50,14 @@ def validation_loss(
     index, total = windows.evaluation_index(), 0.
     for i in range(0, len(index), batch_size):
         keypoints, poses, *_ = windows.evaluation_batch(index[i:i + batch_size])
-        losses = [training_loss(model, keypoints.to(device), poses.to(device), generator_of(seed, i), t, kind=kind) for t in steps]
+        losses = [training_loss(model, keypoints.to(device), poses.to(device), generator_of(seed, i), t, kind=kind)
+                  for t in steps]
         total += torch.stack(losses).mean().item()*len(keypoints)
     return total/len(index)
 
 # %% ../nbs/52_training.ipynb #c6db0c0e
-USUAL_SAMPLER = (dict(sampler="ddpm"), dict(sampler="ddim", n_steps=10)) # of a model that predicts noise; of one that does not
+# of a model that predicts noise; of one that does not
+USUAL_SAMPLER = (dict(sampler="ddpm"), dict(sampler="ddim", n_steps=10))
 
 @torch.no_grad()
 def validation_mpjpe(
@@ -73,9 +75,10 @@ def validation_mpjpe(
     for i in range(0, len(index), batch_size):
         keypoints, poses, *_ = windows.evaluation_batch(index[i:i + batch_size])
         keypoints = keypoints.to(device)
-        sampled = isinstance(model, DiffHPE)
-        way = USUAL_SAMPLER[model.target != "noise"] if sampled else {}
-        predicted = model.lift(keypoints, hypotheses, generator=generator_of(seed, i), **way) if sampled else model(keypoints)
+        if isinstance(model, DiffHPE):
+            way = USUAL_SAMPLER[model.target != "noise"]
+            predicted = model.lift(keypoints, hypotheses, generator=generator_of(seed, i), **way)
+        else: predicted = model(keypoints)
         errors += [mpjpe(root_align(predicted.cpu()), poses).item()*1000]*len(poses)
     return float(np.mean(errors))
 
@@ -118,7 +121,8 @@ def save_state(
 )->None:
     "Write the state of a training, atomically."
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
-    for i, state in optimiser.state_dict()["state"].items(): tensors |= {f"optimiser/{i}/{k}": v for k, v in state.items()}
+    for i, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{i}/{k}": v for k, v in state.items()}
     if average: tensors |= {f"average/{k}": v for k, v in average.values.items()}
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     header = dict(progress=json.dumps(asdict(progress)), description=json.dumps(description))
@@ -136,15 +140,24 @@ def load_state(
     try:
         with safe_open(path, "pt") as f: header, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
         found, progress = json.loads(header["description"]), Progress(**json.loads(header["progress"]))
-    except (SafetensorError, TypeError, KeyError, ValueError) as e: raise ValueError(f"{path} does not hold the state of a training ({e}); delete it, or choose another folder") from e
-    free = {"epochs"} if description.get("schedule") != "cosine" else set()      # a cosine knows its end
-    wrong = [k for k in description if k not in free and (found.get(k) or None) != (json.loads(json.dumps(description[k])) or None)] # what is off may be missing
-    if wrong: raise ValueError(f"{path} holds a training with {wrong[0]} = {found.get(wrong[0])!r}, and {description[wrong[0]]!r} is asked for; choose another folder, or the settings of that training")
+    except (SafetensorError, TypeError, KeyError, ValueError) as e:
+        raise ValueError(f"{path} does not hold the state of a training ({e}); "
+                         "delete it, or choose another folder") from e
+    free = {"epochs"} if description.get("schedule") != "cosine" else set()      # the end of a cosine is fixed
+    # what is off may be missing
+    wrong = [k for k in description
+             if k not in free and (found.get(k) or None) != (json.loads(json.dumps(description[k])) or None)]
+    if wrong:
+        raise ValueError(f"{path} holds a training with {wrong[0]} = {found.get(wrong[0])!r}, and "
+                         f"{description[wrong[0]]!r} is asked for; choose another folder, or the "
+                         "settings of that training")
     load_weights(model, {k[6:]: v for k, v in tensors.items() if k.startswith("model/")}, str(path))
     state = {}
     for k, v in tensors.items():
         if k.startswith("optimiser/"): _, i, name = k.split("/"); state.setdefault(int(i), {})[name] = v
-    if average: average.values.update({k[8:]: v.to(average.values[k[8:]]) for k, v in tensors.items() if k.startswith("average/")})
+    if average:
+        average.values.update({k[8:]: v.to(average.values[k[8:]]) for k, v in tensors.items()
+                               if k.startswith("average/")})
     optimiser.load_state_dict(optimiser.state_dict() | dict(state=state))
     if progress.learning_rate is not None: set_learning_rate(optimiser, progress.learning_rate)
     return progress
@@ -161,14 +174,17 @@ def validate(
     "Measure on the selection set, keep the model if it is the best, note it in the history."
     settings = dict(settings); max_windows = settings.pop("max_windows", None)
     loss = validation_loss(model, windows, kind=config.loss if config.loss in LOSSES else "mse", **settings)
-    if not math.isfinite(loss): raise ValueError(f"the validation loss is {loss} after {progress.epoch} epochs; a smaller learning rate may help")
+    if not math.isfinite(loss):
+        raise ValueError(f"the validation loss is {loss} after {progress.epoch} epochs; "
+                         "a smaller learning rate may help")
     due = not isinstance(model, DiffHPE) or progress.epoch % config.mpjpe_every == 0 or progress.epoch == config.epochs
     error = validation_mpjpe(model, windows, max_windows=max_windows, **settings) if due else math.inf
     if loss < progress.best_loss: progress.best_loss = loss; save_checkpoint(model, folder/"best_loss")
     if error < progress.best_mpjpe: progress.best_mpjpe = error; save_checkpoint(model, folder/"best_mpjpe")
     total, n = progress.losses
-    progress.history.append(dict(epoch=progress.epoch, step=progress.step, learning_rate=progress.learning_rate, train_loss=total/n if n else None,
-                                 valid_loss=loss, valid_mpjpe=error if due else None, seconds=round(progress.seconds, 1)))
+    progress.history.append(dict(epoch=progress.epoch, step=progress.step, learning_rate=progress.learning_rate,
+                                 train_loss=total/n if n else None, valid_loss=loss, valid_mpjpe=error if due else None,
+                                 seconds=round(progress.seconds, 1)))
     progress.losses = [0., 0]
 
 # %% ../nbs/52_training.ipynb #9683c264
@@ -197,29 +213,48 @@ def sweep(
     for p in model.parameters():
         if p.requires_grad: p.copy_(without_dust(p, 1e-30))
 
+# %% ../nbs/52_training.ipynb #8398d2d7
+@dataclass
+class Session:
+    "A training as it is in memory."
+    model:nn.Module               # trained in place
+    optimiser:torch.optim.Optimizer # of the model's weights
+    schedule:object               # of `make_schedule`, or None
+    progress:Progress             # where it stands
+    average:WeightAverage|None    # what is validated and kept, if there is one
+    path:Path                     # of the state; the best models are kept beside it
+    description:dict              # of model and training
+    began:float=0.                # the time at which `progress.seconds` were 0
+
+    def save(self)->float: # the time
+        "Write the state; of several processes the first one does."
+        self.progress.settle()
+        self.progress.seconds = time.time() - self.began
+        state = self.path, self.model, self.optimiser, self.progress, self.description, self.average
+        if world()[0] == 0: save_state(*state)
+        return time.time()
+
 # %% ../nbs/52_training.ipynb #9967ca94
 def end_epoch(
-    model:nn.Module, # a `MixSTE` or a `DiffHPE`
-    valid:WindowSet,      # the selection set
+    session:Session,  # goes on to the next epoch
+    valid:WindowSet,  # the selection set
     config:FitConfig, # how it is trained
-    progress:Progress,    # goes on to the next epoch
-    optimiser:torch.optim.Optimizer, # of the model's weights
-    schedule,             # of `make_schedule`, or None
-    folder:Path,          # of the best models
-    settings:dict,        # of `validate`
-    average:WeightAverage|None=None, # what is validated and kept, if there is one
+    settings:dict,    # of `validate`
 )->None:
     "Count the epoch; when it is due, validate and step the schedule."
+    model, schedule, progress = session.model, session.schedule, session.progress
     progress.settle()
     progress.epoch, progress.batch = progress.epoch + 1, 0
     sweep(model)
     copy_first(*model.state_dict().values())                           # should rounding have parted them
     if progress.epoch % config.validate_every and progress.epoch < config.epochs: return
-    with average.shown(model) if average else nullcontext():
-        if world()[0] == 0: validate(model, valid, config, progress, folder, settings)
+    with session.average.shown(model) if session.average else nullcontext():
+        if world()[0] == 0: validate(model, valid, config, progress, session.path.parent, settings)
     vars(progress).update(of_first(vars(progress)))                    # the others wait for it
-    if schedule: schedule.step(progress.best_loss) if config.schedule == "plateau" else schedule.step(); progress.schedule = schedule.state_dict()
-    progress.learning_rate = optimiser.param_groups[0]["lr"]
+    if schedule:
+        schedule.step(progress.best_loss) if config.schedule == "plateau" else schedule.step()
+        progress.schedule = schedule.state_dict()
+    progress.learning_rate = session.optimiser.param_groups[0]["lr"]
 
 # %% ../nbs/52_training.ipynb #782f82b5
 def begin_training(
@@ -228,19 +263,22 @@ def begin_training(
     config:FitConfig, # how it is trained
     description:dict, # of model and training
     resume:bool=True, # False: refuse a state
-)->tuple:             # optimiser, schedule, `Progress`, `WeightAverage` or None
-    "New optimiser, schedule, progress and average, or those of the state on disk."
+)->Session:
+    "A training from its beginning, or from the state on disk."
     for leftover in path.parent.rglob(".*.safetensors.*") if world()[0] == 0 else (): leftover.unlink()
     optimiser, progress = make_optimiser(model, config), Progress(learning_rate=config.learning_rate)
     schedule, average = make_schedule(optimiser, config), WeightAverage(model, config.ema) if config.ema else None
     if path.exists():
-        if not resume: raise ValueError(f"{path} holds a training already, and resume=False; resume=True continues it, and another folder begins anew")
+        if not resume:
+            raise ValueError(f"{path} holds a training already, and resume=False; "
+                             "resume=True continues it, and another folder begins anew")
         progress = load_state(path, model, optimiser, description, average)
         if schedule and progress.schedule: schedule.load_state_dict(progress.schedule)
     else: sweep(model)
-    wait_for_all()                                                     # nobody trains and writes before all have read
+    wait_for_all()                                             # no process trains and writes before all have read
     copy_first(*model.state_dict().values(), *(average.values.values() if average else ()))
-    return optimiser, schedule, progress, average
+    began = time.time() - progress.seconds
+    return Session(model, optimiser, schedule, progress, average, path, description, began)
 
 # %% ../nbs/52_training.ipynb #ab134871
 def describe(
@@ -252,7 +290,8 @@ def describe(
     notes:dict|None=None, # plain values; e.g. the data's checksum
 )->dict:                # plain values
     "All that a training depends on, so that two trainings can be told apart."
-    return dict(model_config(model), seed=seed, precision=precision, clips=len(train.clips), occlusion=train.occlusion, **asdict(config), **(notes or {}))
+    return dict(model_config(model), seed=seed, precision=precision, clips=len(train.clips), occlusion=train.occlusion,
+                **asdict(config), **(notes or {}))
 
 # %% ../nbs/52_training.ipynb #c1c51a4f
 def fit(
@@ -272,26 +311,26 @@ def fit(
     label:str="train",     # of the progress bar
     progress_bar:bool=True, # on standard error
 )->FitResult:
-    "Train a model, or go on training it, until its epochs are done or the minutes are over; under `torchrun`, together."
-    folder, path, model = Path(folder), Path(folder)/"training.safetensors", model.to(device)
-    description, settings = describe(model, train, config, seed, precision, notes), dict(seed=seed, device=device, max_windows=max_windows)
-    optimiser, schedule, progress, average = begin_training(path, model, config, description, resume)
+    "Train a model, or go on training it, until its epochs are done or the minutes over; under `torchrun`, together."
+    folder, model = Path(folder), model.to(device)
+    description = describe(model, train, config, seed, precision, notes)
+    session = begin_training(folder/"training.safetensors", model, config, description, resume)
+    progress, settings = session.progress, dict(seed=seed, device=device, max_windows=max_windows)
     how = dict(precision=precision, kind=config.loss, mirror=config.mirror, gradient_clip=config.gradient_clip)
-    n, stop = train.n_batches(config.batch_size), time.time() + 60*(math.inf if minutes is None else minutes)
-    start, first = (saved := time.time()) - progress.seconds, world()[0] == 0
-    def save():
-        progress.settle(); progress.seconds = time.time() - start
-        if first: save_state(path, model, optimiser, progress, description, average)
-        return time.time()
-    with phase_bar(total=n*config.epochs, initial=progress.step, desc=f"fit {label}", unit="step", disable=not (progress_bar and first)) as bar:
+    n, saved, stop = train.n_batches(config.batch_size), time.time(), time.time() + 60*(minutes or 0)
+    result = lambda finished: FitResult(best_model(folder, model), progress, finished, folder)
+    with phase_bar(total=n*config.epochs, initial=progress.step, desc=f"fit {label}", unit="step",
+                   disable=not progress_bar or world()[0] > 0) as bar:
         while progress.epoch < config.epochs:
             while progress.batch < n:
-                if minutes is not None and of_first(time.time() > stop): save(); return FitResult(best_model(folder, model), progress, False, folder)
-                if config.schedule == "cosine": set_learning_rate(optimiser, cosine_rate(config, progress.step, n*config.epochs))
+                if minutes is not None and of_first(time.time() > stop): session.save(); return result(False)
+                if config.schedule == "cosine":
+                    set_learning_rate(session.optimiser, cosine_rate(config, progress.step, n*config.epochs))
                 batch = (x.to(device) for x in train.training_batch(progress.epoch, progress.batch, config.batch_size))
-                progress.count(train_step(model, optimiser, *batch, seed, progress.step, **how), time.time() - start)
+                loss = train_step(model, session.optimiser, *batch, seed, progress.step, **how)
+                progress.count(loss, time.time() - session.began)
                 bar.update()
-                if average: average.update(model, progress.step)
-                if time.time() - saved > checkpoint_seconds: saved = save()
-            end_epoch(model, valid, config, progress, optimiser, schedule, folder, settings, average); saved = save()
-    return FitResult(best_model(folder, model), progress, True, folder)
+                if session.average: session.average.update(model, progress.step)
+                if time.time() - saved > checkpoint_seconds: saved = session.save()
+            end_epoch(session, valid, config, settings); saved = session.save()
+    return result(True)

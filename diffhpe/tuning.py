@@ -23,7 +23,7 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 
 from .config import MODELS, PRESETS, Experiment
-from .datasets import MotionDataset, load_dataset, selection_split
+from .datasets import MotionDataset, load_dataset
 from .experiments import run_training, trainings
 from .files import find_folder
 from .grid import changed_parameters, run_grid
@@ -112,7 +112,7 @@ def run_trial(
         data = load_dataset(trial.dataset, find_folder(trial.data_dir), trial.keypoints, trial.noise,
                             PRESETS[trial.preset].max_clips, cameras=trial.cameras)
         data, done = replace(data, test=data.train), {}
-        given = data, *selection_split(data), run_folder(trial).parent/"trainings", device
+        given = data, run_folder(trial).parent/"trainings", device
         found = dict(mpjpe=None, data=data.checksum, environment=environment(device))
         try:
             for training in trainings(trial):
@@ -198,31 +198,27 @@ def tuning_folder(
 
 # %% ../nbs/57_tuning.ipynb #01071d25
 def search(
-    experiment:Experiment,   # the parameters; its `seed` is the search's too
-    model:str,               # of `MODELS`: whose learning rate and dropout are searched
-    n_trials:int,            # of the study, those done before included
-    folder:str|Path,         # of the search, e.g. of `tuning_folder`
-    data:MotionDataset,      # whose training clips are used
-    ranges:Mapping=RANGES,   # of `read_ranges`
-    trainings_folder:str|Path|None=None, # of all trainings; None: trainings/ two folders up
-    device:str|torch.device="cpu", # where it is computed
-    **options,               # of `fit`
+    experiment:Experiment,   # the parameters; `model` is the one to tune, `seed` also the search's
+    n_trials:int,            # in all, those done before included
+    data:MotionDataset,      # what the parameters load
+    ranges:Mapping=SEARCHED, # of `read_ranges`
+    jobs:int=1,              # trials at a time
+    **options,               # of `run_grid`
 )->list[dict]:               # of `trial_rows`
-    "Search at random, or go on with it; what is not finished is continued by the next call."
-    check_search(experiment, model, n_trials)
-    data, ranges = replace(data, test=data.train), read_ranges(**ranges)
-    selection_split(data)                                              # refuses what cannot be divided, before a folder is made
-    identity = identity_of(replace(experiment, model=model))
-    study = open_study(folder, dict(experiment=identity, ranges=ranges, data=data.checksum, keypoints=data.description))
-    given, done = (data, trainings_folder or Path(folder).absolute().parents[1]/"trainings", device), {}
-    for training in trainings(replace(experiment, model=model)):
-        if training.model == model: continue
-        done[training.label] = run_training(experiment, training, done, *given, **options)
-        if not done[training.label].finished: return write_search(folder, study, experiment, model, data)
-    while claimed := claim_trial(study, n_trials, folder):
-        trial, lock = claimed
-        try:
-            if not end_trial(trial, draw_values(trial, ranges, experiment.seed), lambda values: run_trial(experiment, model, values, done, *given, **options), device): break
-        finally: lock.release()
-        write_search(folder, study, experiment, model, data)
-    return write_search(folder, study, experiment, model, data)
+    "Run the trials that are not done yet; write `trials.csv` and `best.json` about all of them."
+    check_search(experiment, n_trials)
+    trials, folder = random_trials(experiment, n_trials, ranges), tuning_folder(experiment, ranges)
+    trial_rows(trials, data.checksum)                  # refuses other data
+    report = run_grid(trials, jobs, work=run_trial, finished=lambda t: trial_file(t).is_file(), **options)
+    rows = trial_rows(trials, data.checksum, report)
+    count, best = Counter(r["state"] for r in rows), best_trial(rows)
+    chosen = trials[best["trial"]] if best else None
+    write_rows(folder/"trials.csv", rows)
+    write_json(folder/"best.json", dict(
+        model=experiment.model, values=best and {k: best[k] for k in SEARCHED}, mpjpe=best and best["mpjpe"],
+        trial=best and best["trial"], trials={s: count[s] for s in ("finished", "failed", "open")},
+        selected_on="validation clips of the training subjects", ranges=dict(ranges), seed=experiment.seed,
+        preset=experiment.preset, data=dict(name=data.name, description=data.description, checksum=data.checksum),
+        experiment=asdict(experiment), training=best and best["training"], command=best and trial_command(chosen),
+        environment=best and json.loads(trial_file(chosen).read_text())["environment"]))
+    return rows

@@ -1,4 +1,5 @@
-"A real training process is killed with SIGKILL, at random steps and while it writes its state; what it ends with is what an undisturbed one ends with."
+"""A real training process is killed with SIGKILL, at random steps and while it writes its state; what it ends with is
+what an undisturbed one ends with."""
 import json
 import os
 import random
@@ -10,7 +11,8 @@ import time
 import torch
 from safetensors.torch import load_file
 
-# A small training that writes its state after every step. With KILL_WRITE=n, the n-th state is written only half when a signal file appears.
+# A small training that writes its state after every step. With KILL_WRITE=n, the n-th state is written only half when a
+# signal file appears.
 PROGRAM = '''
 import os, sys, time
 from pathlib import Path
@@ -25,7 +27,8 @@ from diffhpe.models import DiffHPE
 
 folder, half_write = Path(sys.argv[1]), int(sys.argv[2])
 rng = np.random.default_rng(0)
-motion = {"S1": {f"Walking {i}": np.array([0, 0, 1.]) + rng.normal(0, .3, (1, 17, 3)) + rng.normal(0, .01, (60, 17, 3)).cumsum(0) for i in range(4)}}
+motion = {"S1": {f"Walking {i}": np.array([0, 0, 1.]) + rng.normal(0, .3, (1, 17, 3))
+                 + rng.normal(0, .01, (60, 17, 3)).cumsum(0) for i in range(4)}}
 clips = virtual_clips(motion, h36m_cameras("S9")[:2])
 torch.manual_seed(0)
 model = DiffHPE("2d", n_frames=9, channels=8, n_blocks=1, dropout=.2)
@@ -45,14 +48,16 @@ def half_save(tensors, path, metadata=None):
         time.sleep(60)                                 # killed here
 training.train_step, training.save_file = slow_step, half_save
 config = FitConfig(1e-2, 8, 3, .2, validate_every=1, mpjpe_every=3)
-training.fit(model, WindowSet(clips[:6], 9, "random"), WindowSet(clips[6:], 9, "random"), config, folder, seed=4, checkpoint_seconds=0, progress_bar=False)
+training.fit(model, WindowSet(clips[:6], 9, "random"), WindowSet(clips[6:], 9, "random"), config, folder, seed=4,
+             checkpoint_seconds=0, progress_bar=False)
 (folder/"done").touch()
 '''
 
 
 def start(folder, half_write=0):
     folder.mkdir(exist_ok=True)
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), str(half_write)], stdin=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), str(half_write)], stdin=subprocess.DEVNULL,
+                            env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def wait_for(condition, process):
@@ -66,7 +71,7 @@ def wait_for(condition, process):
 def steps_done(folder):
     path = folder/"training.safetensors"
     if not path.exists(): return 0
-    data = path.read_bytes()                                            # in one piece: the file may be replaced at any moment
+    data = path.read_bytes()  # in one piece: the file may be replaced at any moment
     header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
     return json.loads(header["__metadata__"]["progress"])["step"]
 
@@ -81,7 +86,8 @@ def test_a_killed_training_ends_as_if_it_never_was(tmp_path):
     assert start(undisturbed).wait() == 0
     total = steps_done(undisturbed)
 
-    stops = sorted(random.Random(int(time.time())).sample([s for s in range(1, total - 1) if s % (total//3)], 5))   # inside an epoch
+    # inside an epoch
+    stops = sorted(random.Random(int(time.time())).sample([s for s in range(1, total - 1) if s % (total//3)], 5))
     print("killed after the steps", stops, "of", total)
     for stop in stops:
         process = start(killed)

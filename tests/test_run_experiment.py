@@ -14,9 +14,12 @@ ROOT = Path(__file__).parents[1]
 
 def papermill(folder, cwd=ROOT, **parameters):
     "Run the notebook at preset smoke, with its results below `folder`."
-    options = [a for name, value in (dict(preset="smoke", results_dir=folder/"results") | parameters).items() for a in ("-p", name, str(value))]
-    return subprocess.run([sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT/"nbs/run_experiment.ipynb"), str(folder/"run.ipynb"), *options],
-                          cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    options = [a for name, value in (dict(preset="smoke", results_dir=folder/"results") | parameters).items()
+               for a in ("-p", name, str(value))]
+    return subprocess.run([sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT/"nbs/run_experiment.ipynb"),
+                           str(folder/"run.ipynb"), *options],
+                          cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def summary(folder):
@@ -39,11 +42,12 @@ def test_the_parameters_cell_is_that_of_the_experiment():
     import papermill
     from diffhpe.config import Experiment
     cell = papermill.inspect_notebook(str(ROOT/"nbs/run_experiment.ipynb"))
-    assert {name: literal_eval(p["default"]) for name, p in cell.items()} == {f.name: f.default for f in fields(Experiment)}
+    assert {name: literal_eval(p["default"])
+            for name, p in cell.items()} == {f.name: f.default for f in fields(Experiment)}
 
 
 CURRICULUM = "curriculum; epochs mixste 6, diffhpe-2d 9, diffhpe-wrapper 6; preset demo"
-SETTINGS = {                                                                                     # run → its setting in the tables
+SETTINGS = {  # run → its setting in the tables
     "bandai-demo-all-none-s0-df4900": CURRICULUM,
     "bandai-demo-mixste-none-s0-559708": f"{CURRICULUM}; recipe mixste",
     "bandai-small-gcn-none-s0-eb026d": "n_steps 10; preset small; sampler ddim",
@@ -53,7 +57,8 @@ SETTINGS = {                                                                    
         "learning_rate mixste 0.0006, diffhpe-wrapper 0.003; preset demo",
     "synthetic-demo-all-consecutive_frames-s0-dd15fc": "from_scratch; preset demo",
     "synthetic-demo-all-consecutive_frames-s0-ffd396": "preset demo",
-    "synthetic-demo-diffhpe-2d-consecutive_frames-s0-5dc9b7": "batch_size 32; epochs 50; learning_rate 0.004; preset demo"}
+    "synthetic-demo-diffhpe-2d-consecutive_frames-s0-5dc9b7":
+        "batch_size 32; epochs 50; learning_rate 0.004; preset demo"}
 
 
 def test_results_keep_their_names():
@@ -74,7 +79,8 @@ def test_results_keep_their_names():
 
 def test_run_folder(whole):
     found, folder = whole
-    assert {"config.json", "metrics.json", "per_action.csv", "history.csv", "history.png", "clip.png", "clip.gif"} <= {f.name for f in folder.iterdir()}
+    assert {"config.json", "metrics.json", "per_action.csv", "history.csv", "history.png", "clip.png",
+            "clip.gif"} <= {f.name for f in folder.iterdir()}
     assert found["finished"] and found["experiment"]["occ"] == "consecutive_frames" and found["experiment"]["seed"] == 0
     assert len(found["data"]["checksum"]) == 64 and found["environment"]["torch"] and found["wall_time"] > 0
     assert list(found["metrics"]) == ["none", "random"]
@@ -85,13 +91,15 @@ def test_run_folder(whole):
     rows = list(csv.DictReader((folder/"per_action.csv").open()))
     of = [float(r["mpjpe"]) for r in rows if (r["occlusion"], r["model"], r["seen"]) == ("random", "mixste", "True")]
     assert np.isclose(np.mean(of), found["metrics"]["random"]["mixste"]["mpjpe"])                # the mean over actions
-    assert {r["model"] for r in csv.DictReader((folder/"history.csv").open())} == {"mixste", "diffhpe-2d", "diffhpe-wrapper"}
+    assert {r["model"]
+            for r in csv.DictReader((folder/"history.csv").open())} == {"mixste", "diffhpe-2d", "diffhpe-wrapper"}
 
 
 def test_a_run_in_pieces_gives_the_same_numbers(whole, tmp_path):
     "Stopped by `minutes`, started again from another folder: to the last bit what a run in one go gives."
     for attempt, minutes in enumerate((0, 1e-5, 60)):
-        run = papermill(tmp_path, cwd=ROOT/"nbs" if attempt else tmp_path, occ="consecutive", test_occ="[none, random]", minutes=minutes)
+        run = papermill(tmp_path, cwd=ROOT/"nbs" if attempt else tmp_path, occ="consecutive", test_occ="[none, random]",
+                        minutes=minutes)
         assert run.returncode == 0, run.stderr[-2000:]
         found, _ = summary(tmp_path)
         assert found["finished"] == (attempt == 2)
@@ -100,17 +108,20 @@ def test_a_run_in_pieces_gives_the_same_numbers(whole, tmp_path):
 
 def test_the_improved_recipe_and_the_controls(tmp_path):
     "All five models, what the recipe asks for in their files, and a choice that overrides it."
-    run = papermill(tmp_path, recipe="improved", model="every", occ="random", sampler="ddim", n_steps=4, visible=True, mirror=False)
+    run = papermill(tmp_path, recipe="improved", model="every", occ="random", sampler="ddim", n_steps=4,
+                    visible=True, mirror=False)
     assert run.returncode == 0, run.stderr[-2000:]
     found, folder = summary(tmp_path)
-    trained = {m: folder.parent/"trainings"/found["training"][m]["name"] for m in ("mixste", "diffhpe-2d", "diffhpe-wrapper", "gcn", "refiner")}
+    trained = {m: folder.parent/"trainings"/found["training"][m]["name"]
+               for m in ("mixste", "diffhpe-2d", "diffhpe-wrapper", "gcn", "refiner")}
     assert set(trained) < set(found["metrics"]["random"])
     for model, path in trained.items():
         config = json.loads((path/"best_loss/config.json").read_text())
         assert config["model"] == model and config["arguments"]["visible"]
         assert config["arguments"].get("target") == ("x0" if model.startswith("diffhpe") else None)
         assert ("linear_start" in config["arguments"]) == (model in ("mixste", "diffhpe-2d", "gcn"))
-    again = papermill(tmp_path, recipe="improved", model="diffhpe-wrapper", backbone="gcn", occ="random", sampler="ddim", n_steps=4, visible=True, mirror=False)
+    again = papermill(tmp_path, recipe="improved", model="diffhpe-wrapper", backbone="gcn", occ="random",
+                      sampler="ddim", n_steps=4, visible=True, mirror=False)
     assert again.returncode == 0, again.stderr[-2000:]
     others = [json.loads(p.read_text()) for p in (tmp_path/"results").glob("*/metrics.json") if p.parent != folder]
     assert others[0]["training"]["gcn"]["name"] == trained["gcn"].name and "mixste" not in others[0]["training"]
@@ -165,7 +176,8 @@ def with_nan():
     (motion(n_joints=15), ["data_3d_bad.npz", "S1", "Directions 1", "15", "17", "32"]),
     (with_nan(), ["data_3d_bad.npz", "S9", "Eating 1", "7"]),
     (motion(n_frames=20), ["S1/Directions 1", "20 frames", "27"]),
-    ({s: {a: p*1000 for a, p in actions.items()} for s, actions in motion().items()}, ["data_3d_bad.npz", "Directions 1", "millimetres"]),
+    ({s: {a: p*1000 for a, p in actions.items()} for s, actions in motion().items()},
+     ["data_3d_bad.npz", "Directions 1", "millimetres"]),
 ], ids=["joints", "nan", "short clips", "millimetres"])
 def test_bad_motion_is_refused_by_name(tmp_path, positions, words):
     from diffhpe.clips import WindowSet
@@ -195,4 +207,6 @@ def test_keypoints_and_checkpoints_of_another_size(tmp_path):
     save_checkpoint(model, tmp_path/"small")
     config = tmp_path/"small/config.json"
     config.write_text(config.read_text().replace('"channels": 8', '"channels": 16'))
-    with pytest.raises(ValueError, match=r"small.*another size: denoiser.input.weight is \(8, 5\), and \(16, 5\) is needed"): load_checkpoint(tmp_path/"small")
+    with pytest.raises(ValueError,
+                       match=r"small.*another size: denoiser.input.weight is \(8, 5\), and \(16, 5\) is needed"):
+        load_checkpoint(tmp_path/"small")
