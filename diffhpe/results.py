@@ -47,7 +47,8 @@ def run_id(
 )->str:                    # e.g. "synthetic-demo-all-consecutive_frames-s0-1a2b3c"
     "A readable name that differs for different experiments."
     digest = hashlib.sha256(json.dumps(identity_of(experiment), sort_keys=True).encode()).hexdigest()[:6]
-    return "-".join((experiment.dataset, experiment.preset, experiment.model, experiment.occ, f"s{experiment.seed}", digest))
+    return "-".join((experiment.dataset, experiment.preset, experiment.model, experiment.occ,
+                     f"s{experiment.seed}", digest))
 
 # %% ../nbs/55_results.ipynb #0b862fea
 def run_folder(
@@ -55,9 +56,13 @@ def run_folder(
 )->Path:                   # not made here, but it can be
     "The folder of a run."
     root = Path(diffhpe.__file__).parents[1]
-    base = Path(experiment.results_dir) if experiment.results_dir else (root if (root/"settings.ini").is_file() else Path.cwd())/"results"
+    base = (Path(experiment.results_dir) if experiment.results_dir
+            else (root if (root/"settings.ini").is_file() else Path.cwd())/"results")
     there = next(p for p in (base, *base.absolute().parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK): raise ValueError(f"parameter results_dir={str(base)!r} is not allowed: {there} is {'a folder that may not be written to' if there.is_dir() else 'a file'}; a folder, there or not, is")
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"parameter results_dir={str(base)!r} is not allowed: "
+                         f"{there} is {'a folder that may not be written to' if there.is_dir() else 'a file'}; "
+                         "a folder, there or not, is")
     return base.absolute()/run_id(experiment)
 
 # %% ../nbs/55_results.ipynb #51909f51
@@ -66,12 +71,18 @@ def environment(
 )->dict:
     "Git commit, versions and device of a run."
     root = Path(diffhpe.__file__).parents[1]
-    git = lambda *args: subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    try: commit = git("rev-parse", "--verify", "HEAD").stdout.strip() + ("+changes" if git("status", "--porcelain", "diffhpe").stdout.strip() else "") if (root/".git").exists() else ""
+    def git(*words):
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout.strip()
+    try:
+        changes = "+changes" if git("status", "--porcelain", "diffhpe") else ""
+        commit = git("rev-parse", "--verify", "HEAD") + changes if (root/".git").exists() else ""
     except OSError: commit = "" # there is no git
     cuda = torch.device(device).type == "cuda"
-    return dict(git_commit=commit or "not a git checkout", python=platform.python_version(), diffhpe=diffhpe.__version__, **{m: version(m) for m in ("torch", "numpy")},
-                device=torch.cuda.get_device_name(device) if cuda else f"{platform.machine()} CPU, {torch.get_num_threads()} threads")
+    return dict(git_commit=commit or "not a git checkout", python=platform.python_version(),
+                diffhpe=diffhpe.__version__, **{m: version(m) for m in ("torch", "numpy")},
+                device=torch.cuda.get_device_name(device) if cuda
+                else f"{platform.machine()} CPU, {torch.get_num_threads()} threads")
 
 # %% ../nbs/55_results.ipynb #75eba326
 def write_json(
@@ -111,23 +122,32 @@ def write_results(
     wall_time:float,         # seconds, of this session
 )->dict:                     # what metrics.json holds
     "Write config.json, metrics.json, per_action.csv and history.csv."
-    trained = {label: dict(name=f.folder.name, epochs=f.progress.epoch, steps=f.progress.step, seconds=round(f.progress.seconds, 1), finished=f.finished, best_valid_mpjpe=f.progress.best_mpjpe if math.isfinite(f.progress.best_mpjpe) else None,
+    trained = {label: dict(name=f.folder.name, epochs=f.progress.epoch, steps=f.progress.step,
+                           seconds=round(f.progress.seconds, 1), finished=f.finished,
+                           best_valid_mpjpe=f.progress.best_mpjpe if math.isfinite(f.progress.best_mpjpe) else None,
                            parameters=sum(p.numel() for p in f.model.parameters())) for label, f in fits.items()}
-    means = {occ: {label: {m: r[m] for m in METRICS} for label, r in by_label.items()} for occ, by_label in results.items()}
-    given = asdict(experiment) | dict(data_dir=None, results_dir=None)             # where they lie on this machine is nobody's business
+    means = {occ: {label: {m: r[m] for m in METRICS} for label, r in by_label.items()}
+             for occ, by_label in results.items()}
+    given = asdict(experiment) | dict(data_dir=None, results_dir=None)  # the folders of this machine are left out
     summary = dict(run=folder.name, experiment=given, finished=all(f.finished for f in fits.values()),
-                   data=dict(name=dataset.name, description=dataset.description, checksum=dataset.checksum, train_clips=len(dataset.train), test_clips=len(dataset.test), visible=round(dataset.visible, 4)),
+                   data=dict(name=dataset.name, description=dataset.description, checksum=dataset.checksum,
+                             train_clips=len(dataset.train), test_clips=len(dataset.test),
+                             visible=round(dataset.visible, 4)),
                    metrics=means, training=trained, environment=environment(device), wall_time=round(wall_time, 1))
-    per_action = [dict(occlusion=occ, model=label, **row) for occ, by_label in results.items() for label, r in by_label.items() for row in r["per_action"]]
+    per_action = [dict(occlusion=occ, model=label, **row) for occ, by_label in results.items()
+                  for label, r in by_label.items() for row in r["per_action"]]
     write_json(folder/"config.json", given)
     write_rows(folder/"per_action.csv", per_action)
-    write_rows(folder/"history.csv", [dict(model=label, **row) for label, f in fits.items() for row in f.progress.history])
+    write_rows(folder/"history.csv",
+               [dict(model=label, **row) for label, f in fits.items() for row in f.progress.history])
     write_json(folder/"metrics.json", summary)
     return summary
 
 # %% ../nbs/55_results.ipynb #666e788b
-COLUMNS = dict(mpjpe="MPJPE", symmetry_gap="symmetry gap", segment_std="segment std", p_mpjpe="P-MPJPE", mpjve="MPJVE (mm/frame)", mpjpe_unaligned="MPJPE, root not aligned")
-TITLES = {"mixste": "MixSTE", "diffhpe-2d": "DiffHPE-2D", "diffhpe-wrapper": "DiffHPE-Wrapper", "gcn": "GCN (regression)", "refiner": "Refiner (regression)"}
+COLUMNS = dict(mpjpe="MPJPE", symmetry_gap="symmetry gap", segment_std="segment std", p_mpjpe="P-MPJPE",
+               mpjve="MPJVE (mm/frame)", mpjpe_unaligned="MPJPE, root not aligned")
+TITLES = {"mixste": "MixSTE", "diffhpe-2d": "DiffHPE-2D", "diffhpe-wrapper": "DiffHPE-Wrapper",
+          "gcn": "GCN (regression)", "refiner": "Refiner (regression)"}
 
 def results_table(
     summary:Mapping, # what metrics.json holds
@@ -136,9 +156,12 @@ def results_table(
     lines = []
     for occlusion, by_label in summary["metrics"].items():
         e, seen = summary["experiment"], summary["data"]["description"]
-        lines += [f"**{summary['data']['name']}** ({seen}), trained with `{e['occ']}`, tested with `{occlusion}`, seed {e['seed']}, H = {e['hypotheses']}, checkpoint chosen on {'the test subjects' if e['select_on'] == 'test' else 'held-back training clips'}:", "",
+        lines += [f"**{summary['data']['name']}** ({seen}), trained with `{e['occ']}`, tested with `{occlusion}`, "
+                  f"seed {e['seed']}, H = {e['hypotheses']}, checkpoint chosen on "
+                  f"{'the test subjects' if e['select_on'] == 'test' else 'held-back training clips'}:", "",
                   "| mm | " + " | ".join(COLUMNS.values()) + " |", "|---" + "|---:"*len(COLUMNS) + "|"]
-        lines += [f"| {TITLES.get(label, label)} | " + " | ".join(f"{r[m]:.1f}" for m in COLUMNS) + " |" for label, r in by_label.items()] + [""]
+        lines += [f"| {TITLES.get(label, label)} | " + " | ".join(f"{r[m]:.1f}" for m in COLUMNS) + " |"
+                  for label, r in by_label.items()] + [""]
     return "\n".join(lines)
 
 # %% ../nbs/55_results.ipynb #94342b1a
@@ -162,8 +185,11 @@ def collect_runs(
 # %% ../nbs/55_results.ipynb #57c23315
 LICENCES = { # data set → what its weights may be used for
     "synthetic": "Apache-2.0; the embedded motion is made by formulas, so that no data licence applies",
-    "cmu": "Apache-2.0; trained on CMU's motion capture, which is free for all uses: the data used in this project was obtained from mocap.cs.cmu.edu, and was created with funding from NSF EIA-0196217",
-    "bandai": "**CC BY-NC 4.0, no commercial use**: trained on the Bandai-Namco-Research-Motiondataset, (c) 2022 Bandai Namco Research Inc. (Kobayashi et al., arXiv:2306.08861), changed: bodies rescaled to virtual subjects, 17 joints, 50 fps"}
+    "cmu": "Apache-2.0; trained on CMU's motion capture, which is free for all uses: the data used in this project was "
+           "obtained from mocap.cs.cmu.edu, and was created with funding from NSF EIA-0196217",
+    "bandai": "**CC BY-NC 4.0, no commercial use**: trained on the Bandai-Namco-Research-Motiondataset, "
+              "(c) 2022 Bandai Namco Research Inc. (Kobayashi et al., arXiv:2306.08861), changed: "
+              "bodies rescaled to virtual subjects, 17 joints, 50 fps"}
 
 def model_card(
     summary:Mapping, # what metrics.json holds
@@ -173,14 +199,25 @@ def model_card(
 )->str:              # Markdown
     "What a user must know of a trained model: command, data, licence, seed, hours, figures."
     t, e, data = summary["training"][label], summary["experiment"], summary["data"]
-    hours = sum(summary["training"][l]["seconds"] for l in {label, "mixste" if label == "diffhpe-wrapper" else label})/3600
-    facts = {"trained by": f"`{command}`", "data": f"{data['name']}: {data['description']}; sha256 `{data['checksum'][:16]}…`", "licence": "; ".join(LICENCES.get(n, f"see the licence of {n}") for n in data["name"].split("+")),
+    hours = sum(summary["training"][l]["seconds"]
+                for l in {label, "mixste" if label == "diffhpe-wrapper" else label})/3600
+    facts = {"trained by": f"`{command}`",
+             "data": f"{data['name']}: {data['description']}; sha256 `{data['checksum'][:16]}…`",
+             "licence": "; ".join(LICENCES.get(n, f"see the licence of {n}") for n in data["name"].split("+")),
              "occlusion in training": e["occ"], "seed": e["seed"],
-             "length": f"{t['epochs']} epochs, {t['steps']} steps, {hours:.1f} hours{' with its backbone' if label == 'diffhpe-wrapper' else ''} on {summary['environment']['device']}",
-             "size": f"{t['parameters']:,} parameters, matrices in half precision", "checkpoint chosen on": "the test subjects" if e["select_on"] == "test" else "held-back training clips",
-             "MPJPE before and after rounding": "; ".join(f"{occ}: {by[label]['mpjpe']:.2f} and {shipped[occ][label]['mpjpe']:.2f} mm" for occ, by in summary["metrics"].items())}
-    lines = [f"# {TITLES.get(label, label)}, small", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items()), "",
-             "Keypoints go in normalised to the screen, 27 frames of 17 joints; poses come out in metres, camera frame, root at the origin. The backbone and the denoiser are small: these weights are a start for experiments on a machine without a GPU. The table is measured with the weights as they are here.", "",
+             "length": f"{t['epochs']} epochs, {t['steps']} steps, {hours:.1f} "
+                       f"hours{' with its backbone' if label == 'diffhpe-wrapper' else ''} on "
+                       f"{summary['environment']['device']}",
+             "size": f"{t['parameters']:,} parameters, matrices in half precision",
+             "checkpoint chosen on": "the test subjects" if e["select_on"] == "test" else "held-back training clips",
+             "MPJPE before and after rounding": "; ".join(f"{occ}: {by[label]['mpjpe']:.2f} and "
+                                                          f"{shipped[occ][label]['mpjpe']:.2f} mm"
+                                                          for occ, by in summary["metrics"].items())}
+    lines = [f"# {TITLES.get(label, label)}, small", "", "| | |", "|---|---|",
+             *(f"| {k} | {v} |" for k, v in facts.items()), "",
+             "Keypoints go in normalised to the screen, 27 frames of 17 joints; poses come out in metres, "
+             "camera frame, root at the origin. The backbone and the denoiser are small: these weights are a start for "
+             "experiments on a machine without a GPU. The table is measured with the weights as they are here.", "",
              results_table(summary | dict(metrics=shipped))]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -193,14 +230,19 @@ def ship_weights(
 )->list[Path]:             # the folders
     "Copy a run's best models in half precision, measure them as they are then, write a card each."
     summary = json.loads((Path(folder)/"metrics.json").read_text())
-    if not summary["finished"]: raise ValueError(f"{folder} holds a run that is not finished; only finished ones are shipped")
-    if data.checksum != summary["data"]["checksum"]: raise ValueError(f"{folder} ran on other data: the checksum is {summary['data']['checksum'][:16]}…, that of the data given is {data.checksum[:16]}…")
+    if not summary["finished"]:
+        raise ValueError(f"{folder} holds a run that is not finished; only finished ones are shipped")
+    if data.checksum != summary["data"]["checksum"]:
+        raise ValueError(f"{folder} ran on other data: the checksum is {summary['data']['checksum'][:16]}…, "
+                         f"that of the data given is {data.checksum[:16]}…")
     experiment, written = Experiment(**summary["experiment"]), {}
     for label in (l for l in summary["training"] if l in TITLES):
         trained = Path(folder).parent/"trainings"/summary["training"][label]["name"]
         model = load_checkpoint(next(f for f in (trained/"best_mpjpe", trained/"best_loss") if f.exists()))
         written[label] = save_checkpoint(model, Path(destination)/label, half=True)
-    measured = evaluate_all(experiment, {label: load_checkpoint(f) for label, f in written.items()}, data, progress_bar=False)
+    measured = evaluate_all(experiment, {label: load_checkpoint(f) for label, f in written.items()}, data,
+                            progress_bar=False)
     shipped = {occ: {label: {m: r[m] for m in METRICS} for label, r in by.items()} for occ, by in measured.items()}
-    for label, f in written.items(): write_atomically(f/"README.md", lambda p: Path(p).write_text(model_card(summary, label, command, shipped)))
+    for label, f in written.items():
+        write_atomically(f/"README.md", lambda p: Path(p).write_text(model_card(summary, label, command, shipped)))
     return list(written.values())

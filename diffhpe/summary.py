@@ -70,7 +70,7 @@ def cells_of(
     twice = cells.drop_duplicates([*KEY, "training"])
     if len(twice := twice[twice.duplicated(KEY, keep=False)]):
         raise ValueError(f"the runs {', '.join(twice.run.unique())} hold the same cell of different trainings; "
-                         "each cell of one training is allowed, so one of them must go elsewhere")
+                         "one training for each cell is allowed, so take one of the runs out of the folder")
     return cells.drop_duplicates(KEY, keep="last", ignore_index=True)
 
 # %% ../nbs/58_summary.ipynb #262c0373

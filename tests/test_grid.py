@@ -1,93 +1,101 @@
 "A grid as a user starts it: real runs in real processes, one of which fails; killed, and started again."
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from diffhpe.grid import is_finished, main, read_grid
+from diffhpe.results import run_folder, write_json
+
 GRID = """
+scales:
+  tiny: {{preset: smoke, model: mixste, occ: random, dataset: mine, data_dir: {data}, results_dir: {results}}}
 sections:
-  good:
-    - {model: diffhpe-wrapper, occ: random, test_occ: [none, random]}
-    - {model: mixste, occ: random}
-  bad:
-    - {model: mixste, occ: none, dataset: nosuch, data_dir: nowhere}
+  before: [{{seed: 1}}]
+  good: [{{}}]
+  bad: [{{dataset: nosuch}}]
 """
-ENV = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def start(folder, *options):
-    (folder/"grid.yaml").write_text(GRID)
-    return subprocess.Popen([str(Path(sys.executable).with_name("diffhpe_grid")), str(folder/"grid.yaml"), "-p", "preset", "smoke", "-p", "results_dir", str(folder/"results"), *options],
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, start_new_session=True)
+def start(*arguments):
+    return subprocess.Popen([str(Path(sys.executable).with_name("diffhpe_grid")), *map(str, arguments)],
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def summaries(folder):
-    return {p.parent.name: json.loads(p.read_text()) for p in (folder/"results").glob("*/metrics.json")}
-
-
-def jobs_of(folder):
-    "Processes that work below this folder."
-    found = []
-    for p in Path("/proc").glob("[0-9]*"):
-        try: words = (p/"cmdline").read_bytes().decode(errors="replace")
-        except OSError: continue
-        if str(folder) in words: found.append(int(p.name))
-    return found
+def written(folder):
+    "When each summary was written."
+    return {p.parent.name: p.stat().st_mtime_ns for p in (folder/"results").glob("*/metrics.json")}
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory):
-    "All three runs: the driver and its jobs are killed once the first summary is there, and the grid is started again."
+def folder(tmp_path_factory):
+    "With a small motion set, a grid file, and one of its three runs as if it was finished."
+    from diffhpe.motion_files import write_motion
+    from diffhpe.synthetic import synthetic_motion
     folder = tmp_path_factory.mktemp("grid")
-    driver, end = start(folder), time.time() + 240
-    while not summaries(folder):
+    write_motion(folder/"data_3d_mine.npz", synthetic_motion(frames=60, repetitions=1, subjects=("S1", "S5", "S9")))
+    (folder/"grid.yaml").write_text(GRID.format(data=folder, results=folder/"results"))
+    [before] = read_grid(folder/"grid.yaml", ["before"])
+    write_json(run_folder(before)/"metrics.json", dict(finished=True))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def again(folder):
+    "The grid and all its processes are killed in the middle of a training; then it is started again."
+    before = written(folder)
+    driver, end = start(folder/"grid.yaml", "--sections", "before,good"), time.time() + 240
+    while not list((folder/"results").glob("trainings/*/*")):
         assert driver.poll() is None and time.time() < end, driver.stderr.read()[-2000:]
-        time.sleep(.1)
-    before = {name: (folder/"results"/name/"metrics.json").stat().st_mtime_ns for name, s in summaries(folder).items() if s["finished"]}
-    driver.kill(); driver.wait()
-    for pid in jobs_of(folder):
-        try: os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError: pass
-    again = start(folder)
-    out, err = again.communicate(timeout=240)
-    return folder, before, again.returncode, out, err
+        time.sleep(.05)
+    processes = [*psutil.Process(driver.pid).children(recursive=True), driver]
+    for p in processes: p.kill()
+    for p in processes: p.wait()
+    second = start(folder/"grid.yaml")
+    out, err = second.communicate(timeout=240)
+    return before, second.returncode, out, err
 
 
-def test_a_failure_is_reported_and_stops_nothing(grid):
-    folder, _, code, out, err = grid
-    assert code == 1 and "1 failed" in out, out + err[-2000:]
+def test_a_failure_is_reported_and_stops_nothing(folder, again):
+    _, code, out, err = again
+    assert code == 1 and "3 runs: 1 finished now, 1 before, 1 failed" in out, out + err[-2000:]
     [line] = [l for l in out.splitlines() if l.startswith("failed: ")]
     assert "nosuch" in line and "data_3d_nosuch" in line
     notebook = Path(line.rsplit("notebook ", 1)[1])
     assert notebook.is_file() and "data_3d_nosuch" in notebook.read_text()
-    assert len(summaries(folder)) == 2 and all(s["finished"] for s in summaries(folder).values())
+    runs = read_grid(folder/"grid.yaml", ["before", "good"])
+    assert all(map(is_finished, runs)) and len(written(folder)) == 2
 
 
-def test_what_was_finished_is_not_run_again(grid):
-    folder, before, *_ = grid
-    for name, written in before.items(): assert (folder/"results"/name/"metrics.json").stat().st_mtime_ns == written
-    third = start(folder, "--sections", "good")
-    out, err = third.communicate(timeout=60)
-    assert third.returncode == 0 and "2 runs: 0 finished now, 2 before, 0 failed" in out, out + err
+def test_what_was_finished_is_not_run_again(folder, again, capsys):
+    now = written(folder)
+    assert len(again[0]) == 1 and again[0].items() <= now.items()
+    assert main([str(folder/"grid.yaml"), "--sections", "before,good"]) == 0
+    assert "2 runs: 0 finished now, 2 before, 0 failed" in capsys.readouterr().out and written(folder) == now
 
 
-def test_trainings_are_shared(grid):
-    folder, *_ = grid
+def test_trainings_are_shared(folder, again):
+    "A Wrapper, without papermill: its backbone is the MixSTE of the grid, measured again with the same numbers."
+    from diffhpe.slices import run_slice
+    [run] = read_grid(folder/"grid.yaml", ["good"])
+    first = json.loads((run_folder(run)/"metrics.json").read_text())
+    there = {p.name for p in (folder/"results/trainings").iterdir()}
+    second = run_slice(replace(run, model="diffhpe-wrapper", test_occ=("none", "random")), 10)
+    assert there == {first["training"]["mixste"]["name"]} == {second["training"]["mixste"]["name"]}
     names = sorted(p.name.rsplit("-", 1)[0] for p in (folder/"results/trainings").iterdir())
-    assert names == ["synthetic-smoke-diffhpe-wrapper-random-s0", "synthetic-smoke-mixste-random-s0"]
-    one, two = ({k: s["training"]["mixste"]["name"] for k, s in summaries(folder).items()}.values())
-    assert one == two
-    values = [s["metrics"]["random"]["mixste"] for s in summaries(folder).values()]
-    assert values[0] == values[1]                                     # measured twice, from the same weights
+    assert names == ["mine-smoke-diffhpe-wrapper-random-s0", "mine-smoke-mixste-random-s0"]
+    assert first["metrics"]["random"]["mixste"] == second["metrics"]["random"]["mixste"]
 
 
-def test_a_wrong_grid_says_so_before_anything_runs(tmp_path):
-    wrong = start(tmp_path, "--sections", "ugly")
-    out, err = wrong.communicate(timeout=60)
-    assert wrong.returncode == 2 and "there is no section 'ugly'" in err and not (tmp_path/"results").exists()
+def test_a_wrong_grid_says_so_before_anything_runs(tmp_path, capsys):
+    (tmp_path/"grid.yaml").write_text(GRID.format(data=tmp_path, results=tmp_path/"results"))
+    with pytest.raises(SystemExit) as end: main([str(tmp_path/"grid.yaml"), "--sections", "ugly"])
+    assert end.value.code == 2 and "there is no section 'ugly'" in capsys.readouterr().err
+    assert not (tmp_path/"results").exists()
