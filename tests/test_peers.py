@@ -202,3 +202,37 @@ def test_d3dp_learns():
         losses.append(loss.item())
     assert all(p.grad is not None for p in model.parameters())
     assert losses[-1] < .7*losses[0]
+
+# --- DiffPose
+
+@torch.no_grad()
+def test_diffpose(place):
+    from diffhpe.diffpose import RELEASED_TIMES, diffpose_schedule, refine_as_released, released_diffpose
+    from diffhpe.diffusion import predict_x0, q_sample
+    from diffhpe.respacing import sample_at
+    z = numbers("diffpose", place)
+    model, state = released_diffpose([{f"module.{k}": v for k, v in z.under("diff/").items()}, {}]), torch.cat([z["uv"], z["xyz"]], -1)
+    schedule = diffpose_schedule()
+    if "schedule/betas" in z:
+        near(schedule.beta, z["schedule/betas"], 1e-7)
+        near(schedule.alpha_bar, z["schedule/alphas_cumprod"], 1e-6)
+    near(q_sample(state, z["t"], schedule.alpha_bar, z["scaled_noise"]), z["x_t"])
+    near(model.loss(state, 1., z["t"], z["scaled_noise"]), z["loss_sum_over_joints_and_channels_mean_over_batch"])
+    eps = z["scaled_noise"]/z["noise_scale"]
+    near(model.loss(state, z["noise_scale"], z["t"], eps), z["loss_sum_over_joints_and_channels_mean_over_batch"])
+    start = z["sampling_start"]
+    near(start, torch.cat([z["uv"], z["pose_xyz"]], -1))
+    for name, setting in (("frame_cpn", "frame, detected"), ("frame_gt", "frame, true"), ("video_cpn", "video, detected")):
+        run = z.under(f"ddim/{name}/")
+        if not run: continue
+        assert sorted(RELEASED_TIMES[setting]) == run["seq"].tolist()
+        near(refine_as_released(model, start[..., :2], start[..., 2:], RELEASED_TIMES[setting]), run["pose"])
+    run, seen, walked = z.under("ddim/eta1/"), [], []
+    def denoise(x, t):
+        eps = model.denoiser(x, torch.tensor([t]))
+        seen.append(predict_x0(x, t, eps, schedule.alpha_bar))
+        return eps
+    times = run["seq"].flip(0).tolist()
+    sample_at(denoise, run["start"], schedule, times, 1., step_noise=dict(zip(times, run["noise"])), callback=lambda t, x: walked.append(x))
+    near(torch.stack(seen), run["x0"])
+    if "xs" in run: near(torch.stack([run["start"], *walked]), run["xs"])
