@@ -118,3 +118,121 @@ def test_graformer_learns_everywhere():
     net = released_graformer([{f"module.{k}": v for k, v in w.items()}, {"lr": 1e-3}, 1, 2, w]).train()
     net(z["x_t"], z["t"]).square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+# --- D3DP
+
+@torch.no_grad()
+def test_d3dp_in_training(place):
+    from diffhpe.d3dp import released_d3dp
+    from diffhpe.diffusion import q_sample
+    from diffhpe.graformer import step_sinusoid
+    z = numbers("d3dp", place)
+    model, t = released_d3dp({f"module.{k}": v for k, v in z.under("model/").items()}), z["t"]
+    x_t = q_sample(z["x3d"], t, model.schedule.alpha_bar, z["noise"])
+    near(x_t.clamp(-1.1, 1.1), z["x_t_clamped"])
+    near(model.raw_pose(x_t, t, z["x2d"]), z["train_pose"])
+    near(model.loss(z["x2d"], z["x3d"], t=t, eps=z["noise"]), z["train_loss"])
+    near(model.denoiser.step(step_sinusoid(t, 16)), z["t_embedding"])
+    if "t_embedding_sinusoid" in z: near(step_sinusoid(t, 16), z["t_embedding_sinusoid"])
+    if "schedule/betas" in z:
+        near(model.schedule.beta, z["schedule/betas"], 1e-12)
+        near(model.schedule.alpha_bar, z["schedule/alphas_cumprod"], 1e-12)
+
+@torch.no_grad()
+def test_d3dp_at_test(place):
+    from diffhpe.d3dp import released_d3dp
+    from diffhpe.respacing import trailing_steps
+    from diffhpe.targets import as_noise
+    z = numbers("d3dp", place)
+    model = released_d3dp(z.under("model/"))
+    for K in (1, 3, 4):
+        run = z.under(f"ddim{K}/")
+        if not run: continue
+        times, noise = trailing_steps(K, 1000), run["initial_noise"]
+        if "times" in run: assert times + [-1] == run["times"].tolist()
+        given = dict(zip(times, run["step_noise"]))
+        got = model.sample(z["x2d"][:len(noise)], noise.shape[1], K, initial_noise=noise, step_noise=given)
+        near(got, run["x0_each_step"])
+    if "test_x_t" not in z: return
+    H = z["test_x_t"].shape[1]
+    x_t, t, k = z["test_x_t"].flatten(0, 1), z["test_t"], z["x2d"].repeat_interleave(H, 0)
+    near(model.raw_pose(x_t, t.repeat_interleave(H), k), z["test_pose_raw"].flatten(0, 1))
+    assert len(t.unique()) == 1
+    x0 = model.predict_x0(x_t, int(t[0]), k)
+    near(x0, z["test_x0_flip_clamped"].flatten(0, 1))
+    near(as_noise("x0", x0.double(), x_t.double(), int(t[0]), model.schedule.alpha_bar), z["test_noise_from_x0"].flatten(0, 1))
+
+def test_d3dp_scores(place):
+    from diffhpe.camera import project
+    from diffhpe.d3dp import d3dp_figures, pick_joints, reprojection_cost
+    from diffhpe.metrics import joint_errors, procrustes_align
+    z = numbers("d3dp", place)
+    c, target = z["camera"].double().numpy(), z["agg/target"]
+    for i in range(z["agg/reprojection"].shape[1]):
+        h, seen, k = z["agg/poses_before_root_zeroing"][:, i].clone(), z["agg/reprojection"][:, i], z["x2d"]
+        at_root = h.clone(); at_root[..., 0, :] = 0
+        near(torch.from_numpy(project((at_root + z["root"][:, None]).double().numpy(), c[:2], c[2:4], c[4:7], c[7:])), seen)
+        cost = reprojection_cost(seen, k)
+        assert torch.equal(cost.argmin(1), z["agg/jagg_index"][:, i].long())
+        near(pick_joints(at_root, cost), z["agg/jagg_pose"][:, i])
+        if "agg/pagg_pose" in z: near(at_root.mean(1), z["agg/pagg_pose"][:, i])
+        found = d3dp_figures(h, target, k, projected_true=seen)
+        flat = {"P_Agg": found["deployable"]["P-Agg"], "J_Agg": found["needs the true root"]["J-Agg"], "J_Best": found["oracle"]["J-Best"],
+                "P_Best": found["oracle"]["P-Best"], "P_Best_clip_by_clip": found["oracle"]["P-Best, clip by clip"]}
+        for name, v in flat.items(): near(v/1000, z[f"metric/{name}"][i])
+        if "metric/p2_P_Agg" not in z: continue
+        p2 = lambda pose: joint_errors(procrustes_align(pose, target), target).mean()
+        each = joint_errors(procrustes_align(at_root, target[:, None].expand_as(at_root)), target[:, None].expand_as(at_root))
+        near(p2(at_root.mean(1)), z["metric/p2_P_Agg"][i])
+        near(each.take_along_dim(cost.argmin(1, keepdim=True), 1).mean(), z["metric/p2_J_Agg"][i])   # aligned, then picked
+        near(each.mean((0, 2, 3)).min(), z["metric/p2_P_Best"][i])
+        near(each.amin(1).mean(), z["metric/p2_J_Best"][i])
+
+def test_d3dp_learns():
+    "A few steps of its own loss bring it from the mean pose to less, and the mirror and the clamp are in the way of no gradient."
+    from diffhpe.d3dp import D3DP, half_square
+    torch.manual_seed(0)
+    model, g = D3DP(n_frames=5, channels=16, depth=1, drop_path=0.), torch.Generator().manual_seed(0)
+    k = torch.randn(32, 5, 17, 2, generator=g)
+    poses = torch.cat([k, k[..., :1]], -1)*.25
+    optimiser, losses = torch.optim.AdamW(model.parameters(), 3e-3), []
+    for _ in range(60):
+        loss = model.loss(k, poses, g)
+        optimiser.zero_grad(); half_square(loss).backward(); optimiser.step()
+        losses.append(loss.item())
+    assert all(p.grad is not None for p in model.parameters())
+    assert losses[-1] < .7*losses[0]
+
+# --- DiffPose
+
+@torch.no_grad()
+def test_diffpose(place):
+    from diffhpe.diffpose import RELEASED_TIMES, diffpose_schedule, refine_as_released, released_diffpose
+    from diffhpe.diffusion import predict_x0, q_sample
+    from diffhpe.respacing import sample_at
+    z = numbers("diffpose", place)
+    model, state = released_diffpose([{f"module.{k}": v for k, v in z.under("diff/").items()}, {}]), torch.cat([z["uv"], z["xyz"]], -1)
+    schedule = diffpose_schedule()
+    if "schedule/betas" in z:
+        near(schedule.beta, z["schedule/betas"], 1e-7)
+        near(schedule.alpha_bar, z["schedule/alphas_cumprod"], 1e-6)
+    near(q_sample(state, z["t"], schedule.alpha_bar, z["scaled_noise"]), z["x_t"])
+    near(model.loss(state, 1., z["t"], z["scaled_noise"]), z["loss_sum_over_joints_and_channels_mean_over_batch"])
+    eps = z["scaled_noise"]/z["noise_scale"]
+    near(model.loss(state, z["noise_scale"], z["t"], eps), z["loss_sum_over_joints_and_channels_mean_over_batch"])
+    start = z["sampling_start"]
+    near(start, torch.cat([z["uv"], z["pose_xyz"]], -1))
+    for name, setting in (("frame_cpn", "frame, detected"), ("frame_gt", "frame, true"), ("video_cpn", "video, detected")):
+        run = z.under(f"ddim/{name}/")
+        if not run: continue
+        assert sorted(RELEASED_TIMES[setting]) == run["seq"].tolist()
+        near(refine_as_released(model, start[..., :2], start[..., 2:], RELEASED_TIMES[setting]), run["pose"])
+    run, seen, walked = z.under("ddim/eta1/"), [], []
+    def denoise(x, t):
+        eps = model.denoiser(x, torch.tensor([t]))
+        seen.append(predict_x0(x, t, eps, schedule.alpha_bar))
+        return eps
+    times = run["seq"].flip(0).tolist()
+    sample_at(denoise, run["start"], schedule, times, 1., step_noise=dict(zip(times, run["noise"])), callback=lambda t, x: walked.append(x))
+    near(torch.stack(seen), run["x0"])
+    if "xs" in run: near(torch.stack([run["start"], *walked]), run["xs"])
