@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['MAX_BVH_BYTES', 'MAX_BVH_JOINTS', 'MAX_BVH_SECONDS', 'MAX_JOINT_FRAMES', 'LEFT_HIP', 'LEFT_UP_LEG', 'JOINT_TABLES',
-           'UNITS', 'SWAPPED', 'AREA', 'NEAREST', 'parse_channels', 'plain_hierarchy', 'motion_values', 'BvhMotion',
-           'plain_skeleton', 'bvh_motion', 'read_bvh_motion', 'forward_kinematics', 'check_fps', 'resample',
-           'recipe_parts', 'joint_table', 'plain_name', 'known_tables', 'find_table', 'body_axes', 'upright_axes',
-           'take_joints', 'unit_metres', 'find_unit', 'check_up', 'find_up', 'z_up', 'knees_ahead', 'check_knees',
-           'Recording', 'import_recording', 'read_bvh', 'subject_pattern', 'subject_action', 'split_recordings',
-           'BvhFolder', 'check_options', 'read_bvh_folder', 'recentre', 'capture_pieces', 'virtual_clip', 'too_near',
+           'UNITS', 'SWAPPED', 'AREA', 'NEAREST', 'parse_channels', 'BvhJoint', 'parse_offset', 'split_statements',
+           'allowed_statements', 'parse_hierarchy', 'motion_values', 'BvhMotion', 'frame_rate', 'continuous_signs',
+           'bvh_motion', 'read_bvh_motion', 'forward_kinematics', 'check_fps', 'resample', 'recipe_parts',
+           'joint_table', 'plain_name', 'known_tables', 'find_table', 'body_axes', 'upright_axes', 'take_joints',
+           'unit_metres', 'find_unit', 'check_up', 'find_up', 'z_up', 'knees_ahead', 'check_knees', 'Recording',
+           'import_recording', 'read_bvh', 'subject_pattern', 'subject_action', 'split_recordings', 'BvhFolder',
+           'check_options', 'read_bvh_folder', 'recentre', 'capture_pieces', 'virtual_clip', 'too_near',
            'virtual_clips', 'random_cameras', 'visible_share', 'bvh_to_npz', 'capture_summary', 'describe_import',
            'read_table', 'import_bvh']
 
 # %% ../nbs/17_mocap.ipynb #a406e099
-import json, re, tempfile, warnings
+import json, re, warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations, product
 from math import isfinite
@@ -25,8 +26,9 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
-import pybvh
 from fastcore.script import call_parse, store_true
+from scipy.interpolate import CubicSpline
+from scipy.spatial.transform import Rotation
 
 from .camera import Camera, h36m_cameras, normalize_screen, place_camera, quaternion_to_matrix
 from .clips import Clip
@@ -48,31 +50,73 @@ def parse_channels(
     return [(m[2], "xyz".index(m[1])) for m in found]
 
 # %% ../nbs/17_mocap.ipynb #ec2f8494
-def plain_hierarchy(
+@dataclass(eq=False)
+class BvhJoint:
+    "A joint as the hierarchy declares it, or an End Site, which is the end of the last bone."
+    name:str                    # as in the file
+    parent:int                  # index of the parent, -1 for the root
+    offset:tuple|None=None      # (3,) from the parent, the file's unit; None: not yet declared
+    channels:Sequence|None=None # ("rotation", 2), ("position", 0), ...: what moves it, in the file's order; None: not yet declared
+    is_end:bool=False           # an End Site, which nothing moves
+
+def parse_offset(
+    words:Sequence[str], # of a line: OFFSET 0 -40.5 0
+)->tuple:                # (3,) the file's unit
+    "The place that a line of a hierarchy declares."
+    try: offset = tuple(float(w) for w in words[1:])
+    except ValueError: offset = ()
+    if len(offset) != 3: raise ValueError(f"says {' '.join(words)[:100]!r}; three numbers are allowed")
+    return offset
+
+# %% ../nbs/17_mocap.ipynb #379e0a2e
+def split_statements(
     lines:Sequence[str], # of the file, up to the line MOTION
-)->tuple:                # as many lines, the joints' names, their channels in the file's order as (joint, kind, axis)
-    "The hierarchy as pybvh takes it: joints named j0, j1, ..., three rotations for each, positions for the root alone."
-    plain, names, channels = [], [], []
+)->Iterator[tuple]:      # number of the line, words
+    "The statements of a hierarchy: a brace, or what stands between braces or on a line of its own."
     for n, line in enumerate(lines, 1):
-        words = line.split()
-        kind = words[0].upper() if words else "{"
-        if kind not in ("HIERARCHY", "ROOT", "JOINT", "END", "OFFSET", "CHANNELS", "{", "}"):
-            raise ValueError(f"line {n} begins with {words[0][:40]!r}; HIERARCHY, ROOT, JOINT, End Site, OFFSET, CHANNELS and braces are allowed")
-        if kind in ("ROOT", "JOINT"):
-            names.append(" ".join(words[1:]).removesuffix("{").strip())
-            line = f"{kind} j{len(names) - 1}"
-        if kind == "CHANNELS" and names:
-            try: own = parse_channels(words)
-            except ValueError as e: raise ValueError(f"line {n} {e}") from e
-            channels += [(len(names) - 1, *c) for c in own]
-            turns = [axis for what, axis in own if what == "rotation"]
-            written = [f"{a}position" for a in "XYZ" if len(names) == 1] + [f"{'XYZ'[a]}rotation" for a in turns + [a for a in range(3) if a not in turns]]
-            line = " ".join(["CHANNELS", str(len(written)), *written])
-        plain.append(line)
-        if len(names) > MAX_BVH_JOINTS: raise ValueError(f"line {n} begins joint number {len(names)}; {MAX_BVH_JOINTS} are allowed")
+        for part in re.split(r"([{}])", line):
+            if part.strip(): yield n, part.split()
+
+def allowed_statements(
+    block:BvhJoint|None, # whose block is open, the innermost; None: no block is
+    named:BvhJoint|None, # that has just been named, so that its block opens next
+    begun:bool,          # whether there is a root
+)->list[str]:            # of HIERARCHY, ROOT, JOINT, END, OFFSET, CHANNELS, {, }, MOTION
+    "The first words that are allowed at a place of a hierarchy."
+    if named: return ["{"]
+    if not block: return ["MOTION"] if begun else ["HIERARCHY", "ROOT"]
+    missing = ["OFFSET"]*(block.offset is None) + ["CHANNELS"]*(block.channels is None)
+    return missing or (["}"] if block.is_end else ["JOINT", "END", "}"])
+
+# %% ../nbs/17_mocap.ipynb #9ef31787
+def parse_hierarchy(
+    lines:Sequence[str], # of the file, up to the line MOTION
+)->list[BvhJoint]:       # in the file's order, parents first, without the End Sites
+    "The tree of joints that a file declares."
+    joints, blocks, named = [], [], None # found; whose blocks are open; whose block opens next
+    for n, words in split_statements(lines):
+        kind, block = words[0].upper(), blocks[-1] if blocks else None
+        allowed = allowed_statements(block, named, bool(joints))
+        try:
+            if kind not in allowed:
+                place = f"in {block.name}" if block else "after the root's block" if joints else "before the root's block"
+                ways = " or ".join("End Site" if a == "END" else a for a in allowed)
+                raise ValueError(f"says {' '.join(words)[:60]!r} {f'after {named.name}' if named else place}; {ways} is allowed there")
+            if kind == "{": blocks, named = [*blocks, named], None
+            elif kind == "}": blocks.pop()
+            elif kind == "OFFSET": block.offset = parse_offset(words)
+            elif kind == "CHANNELS": block.channels = parse_channels(words)
+            elif kind == "END": named = BvhJoint("End Site", joints.index(block), channels=(), is_end=True)
+            elif kind in ("ROOT", "JOINT"):
+                named = BvhJoint(" ".join(words[1:]), joints.index(block) if block else -1)
+                joints.append(named)
+                if len(joints) > MAX_BVH_JOINTS:
+                    raise ValueError(f"begins joint number {len(joints)}; {MAX_BVH_JOINTS} are allowed")
+        except ValueError as e: raise ValueError(f"line {n} {e}") from e
     opened, closed = ("".join(lines).count(c) for c in "{}")
     if opened != closed: raise ValueError(f"the hierarchy opens {opened} braces and closes {closed}; as many are allowed")
-    return plain, names, channels
+    if named or not joints: raise ValueError(f"the hierarchy holds no block of {named.name if named else 'a ROOT'}; one is needed")
+    return joints
 
 # %% ../nbs/17_mocap.ipynb #2979d196
 def motion_values(
@@ -109,35 +153,41 @@ class BvhMotion:
     def __len__(self): return len(self.offsets)
 
 # %% ../nbs/17_mocap.ipynb #496d39ae
-def plain_skeleton(
-    plain:Sequence[str], # lines of `plain_hierarchy`
-    names:Sequence[str], # (N,) what its joints j0, j1, ... are called in the file
-    dt:float,            # seconds per frame
-)->pybvh.Bvh:            # with one frame, in which nothing moves
-    "pybvh's reading of a plain hierarchy."
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)/"plain.bvh"
-        path.write_text("\n".join([*plain, "MOTION", "Frames: 1", f"Frame Time: {dt}", "0 "*(3 + 3*len(names))]), encoding="utf-8")
-        try: return pybvh.read_bvh_file(path, world_up="+y")
-        except Exception as e: raise ValueError(re.sub(r"\bj(\d+)\b", lambda m: names[int(m[1])], str(e).replace(f" in file {path}", "").replace(str(path), "the file"))[:300]) from e
+def frame_rate(
+    dt:float, # seconds per frame, as in a file
+)->float:     # per second
+    "Frames per second, a whole number where the time is one over it but for the digits that were left out."
+    whole = round(1/dt)
+    return float(whole) if abs(1/whole - dt) < 1e-4*dt else 1/dt
+
+def continuous_signs(
+    quaternions:np.ndarray, # (F, N, 4) w, x, y, z
+)->np.ndarray:              # (F, N, 4) the same rotations
+    "Each quaternion with the sign that is nearer to the frame before; in the first frame, w is not negative."
+    flips = np.concatenate([quaternions[:1, :, 0] < 0, (quaternions[1:]*quaternions[:-1]).sum(-1) < 0])
+    return quaternions*np.where(flips, -1., 1.).cumprod(0)[..., None]
 
 # %% ../nbs/17_mocap.ipynb #436d44cb
 def bvh_motion(
-    skeleton:pybvh.Bvh, # from `plain_skeleton`
-    names:Sequence[str],# (N,) of the joints in the file
-    channels:Sequence,  # from `plain_hierarchy`
-    values:np.ndarray,  # (F, C) from `motion_values`
+    joints:Sequence[BvhJoint], # from `parse_hierarchy`
+    values:np.ndarray,         # (F, C) from `motion_values`
+    dt:float,                  # seconds per frame
 )->BvhMotion:
-    "Offsets and rotations of a skeleton's joints, from its motion's numbers."
-    joints = [n for n in skeleton.nodes if not n.is_end_site()]
-    offsets, angles = np.tile(np.array([n.offset for n in joints]), (len(values), 1, 1)), np.zeros((len(values), len(joints), 3))
-    if any(what == "position" for j, what, _ in channels if j == 0): offsets[:, 0] = 0
-    for column, (j, what, axis) in zip(values.T, channels, strict=True):
-        if what == "position": offsets[:, j, axis] = column
-        else: angles[:, j, skeleton.euler_orders[j].index("XYZ"[axis])] = np.radians(column)
-    if not (np.abs(offsets) <= 1e9).all(): raise ValueError("an OFFSET holds something other than numbers from -1e9 to 1e9; only those are allowed")
-    skeleton.root_pos, skeleton.joint_angles = offsets[:, 0], angles
-    return BvhMotion(tuple(names), tuple(joints.index(n.parent) if n.parent else -1 for n in joints), offsets, pybvh.rotations.quat_unwrap(skeleton.to_quat()[1]), skeleton.fps)
+    "Offsets and rotations of a hierarchy's joints, from its motion's numbers."
+    offsets = np.tile(np.array([j.offset for j in joints]), (len(values), 1, 1))
+    quaternions = np.tile([1., 0, 0, 0], (len(values), len(joints), 1))
+    columns = np.split(values, np.cumsum([len(j.channels) for j in joints])[:-1], axis=1)
+    for j, (joint, own) in enumerate(zip(joints, columns, strict=True)):
+        if j == 0 and any(what == "position" for what, _ in joint.channels): offsets[:, 0] = 0
+        for column, (what, axis) in zip(own.T, joint.channels, strict=True):
+            if what == "position": offsets[:, j, axis] = column
+        turns = [(k, "XYZ"[axis]) for k, (what, axis) in enumerate(joint.channels) if what == "rotation"]
+        if turns:
+            numbers, axes = zip(*turns)
+            quaternions[:, j] = Rotation.from_euler("".join(axes), own[:, numbers], degrees=True).as_quat()[:, [3, 0, 1, 2]]
+    wild = [joint.name for joint, fine in zip(joints, (np.abs(offsets) <= 1e9).all((0, 2))) if not fine]
+    if wild: raise ValueError(f"the OFFSET of {wild[0]} holds something other than numbers from -1e9 to 1e9; only those are allowed")
+    return BvhMotion(tuple(j.name for j in joints), tuple(j.parent for j in joints), offsets, continuous_signs(quaternions), frame_rate(dt))
 
 # %% ../nbs/17_mocap.ipynb #fe60b006
 def read_bvh_motion(
@@ -153,9 +203,8 @@ def read_bvh_motion(
         if begin.upper() != "HIERARCHY": raise ValueError(f"it begins with {begin[:40]!r}, HIERARCHY is needed: this is no BVH file")
         cut = next((i for i, line in enumerate(lines) if line.strip().upper() == "MOTION"), None)
         if cut is None: raise ValueError("there is no line MOTION after its hierarchy, as if it were cut off; the frames that should follow are needed")
-        plain, names, channels = plain_hierarchy(lines[:cut])
-        values, dt = motion_values(lines[cut + 1:], len(channels))
-        return bvh_motion(plain_skeleton(plain, names, dt), names, channels, values)
+        joints = parse_hierarchy(lines[:cut])
+        return bvh_motion(joints, *motion_values(lines[cut + 1:], sum(len(j.channels) for j in joints)))
     except ValueError as e: raise ValueError(f"{path}: {e}") from e
 
 # %% ../nbs/17_mocap.ipynb #28833a9e
@@ -182,7 +231,6 @@ def resample(
     fps:float=50,     # wanted
 )->BvhMotion:         # from the first frame on, as long as the motion lasts
     "The same motion at another frame rate."
-    from scipy.interpolate import CubicSpline  # takes half a second, which only those pay who need it
     check_fps(fps)
     if len(motion) < 2: return replace(motion, fps=fps)
     last = len(motion) - 1

@@ -151,6 +151,13 @@ def test_line_ends_and_byte_order_mark(tmp_path):
     (tmp_path / "c.bvh").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "a.bvh").read_bytes())
     assert all(np.array_equal(read_bvh(tmp_path / "a.bvh"), read_bvh(tmp_path / f"{x}.bvh")) for x in "bc")
 
+@pytest.mark.parametrize("change", [str.lower, lambda t: t.replace("\n\t", " \n").replace("{ \n", "{\n\n"), lambda t: re.sub(r"\s+\{", " {", t), lambda t: re.sub(r"End Site\s+(\{)\s+(OFFSET [^\n]+)\s+(\})", r"End \1 \2 \3", t)], ids=["small letters", "no tabs", "braces at the end of lines", "an End Site on one line"])
+def test_spelling_and_layout_do_not_matter(tmp_path, change):
+    make_bvh(tmp_path / "a.bvh", positions=("LeftHand",))
+    text = (tmp_path / "a.bvh").read_text()
+    (tmp_path / "b.bvh").write_text(change(text))
+    assert change(text) != text and np.array_equal(read_bvh(tmp_path / "a.bvh"), read_bvh(tmp_path / "b.bvh"))
+
 def test_a_rest_pose_before_the_motion_is_left_out(tmp_path):
     make_bvh(tmp_path / "a.bvh")
     lines = (tmp_path / "a.bvh").read_text().split("\n")
@@ -352,6 +359,16 @@ def test_swapped_names_of_the_excerpt_are_refused(command, tmp_path):
     done = command(tmp_path, tmp_path / "data_3d_x.npz")
     assert done.returncode == 1 and "a_walk.bvh and 1 more of 2 recordings: the knees bend forwards" in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "data_3d_x.npz").exists()
+
+def test_positions_of_the_excerpt_are_those_of_another_library():
+    "Frames 0, 12, 24 and 35 as pybvh 0.9.0 reads them, in the file's own unit and axes."
+    positions, names = forward_kinematics(read_bvh_motion(EXCERPT))[0], read_bvh_motion(EXCERPT).names
+    for joint, there in dict(
+        LeftWrist=[[6.204339, 15.376939, -23.461516], [8.877191, 18.467821, -8.679825], [9.151185, 15.179932, -3.581566], [7.799268, 14.820534, 1.731394]],
+        RightWrist=[[1.595939, 15.401236, -17.555183], [.986998, 16.010951, -15.297605], [1.388588, 14.551762, -4.653696], [3.035328, 15.631645, 6.551896]],
+        LeftAnkle=[[4.094447, 2.028187, -14.656953], [4.364424, 1.797292, -13.786587], [5.81393, 5.136339, -7.729386], [6.572509, 1.907483, 11.526946]],
+        Head=[[4.494104, 22.800786, -19.650453], [4.790758, 23.865686, -11.1753], [4.841191, 23.487437, -2.790669], [5.560035, 23.245831, 4.141976]]).items():
+        assert np.abs(positions[[0, 12, 24, 35], names.index(joint)] - there).max() < 1e-6
 
 def test_the_walk_of_the_excerpt():
     world = read_bvh(EXCERPT)
