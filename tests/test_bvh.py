@@ -8,7 +8,7 @@ import pytest
 import diffhpe
 from diffhpe.datasets import load_dataset
 from diffhpe.h36m import read_motion
-from diffhpe.mocap import (JOINT_TABLES, UNITS, body_axes, bvh_to_npz, capture_pieces, describe_import, forward_kinematics, import_bvh, import_recording, knees_ahead,
+from diffhpe.joint_tables import (JOINT_TABLES, UNITS, body_axes, bvh_to_npz, capture_pieces, describe_import, forward_kinematics, import_bvh, import_recording, knees_ahead,
     read_bvh, read_bvh_folder, read_bvh_motion, recipe_parts)
 from diffhpe.skeleton import H36M_17
 
@@ -258,7 +258,7 @@ def test_no_cut_of_a_file_crashes(tmp_path):
 def command(tmp_path_factory):
     "The command as an installation writes it."
     script = tmp_path_factory.mktemp("bin") / "diffhpe_import_bvh"
-    script.write_text("import sys\nfrom diffhpe.mocap import import_bvh\nsys.exit(import_bvh())\n")
+    script.write_text("import sys\nfrom diffhpe.joint_tables import import_bvh\nsys.exit(import_bvh())\n")
     return lambda *args: subprocess.run([sys.executable, str(script), *map(str, args)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 @pytest.fixture(scope="module")
@@ -298,7 +298,7 @@ WRONG = dict(subject=("(", "subject is '(', which is no regular expression"), fp
 @pytest.mark.parametrize("option", list(WRONG))
 @pytest.mark.parametrize("skip_bad", [False, True])
 def test_wrong_options_are_said_once_and_at_once(folder, tmp_path, monkeypatch, option, skip_bad):
-    monkeypatch.setattr("diffhpe.mocap.import_recording", lambda *_, **__: pytest.fail("a file was read"))
+    monkeypatch.setattr("diffhpe.joint_tables.import_recording", lambda *_, **__: pytest.fail("a file was read"))
     value, sentence = WRONG[option]
     with pytest.raises(SystemExit) as e: import_bvh.__wrapped__(str(folder), str(tmp_path / "data_3d_x.npz"), skip_bad=skip_bad, **{option: value})
     assert str(e.value).startswith(sentence) and "\n" not in str(e.value)
@@ -306,7 +306,7 @@ def test_wrong_options_are_said_once_and_at_once(folder, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("content, sentence", [("{'Hip'", "not JSON ("), ("", "not JSON ("), ("["*100_000, "not JSON ("), (b"\xff\xfe\0", "not JSON ("), ("[1]", "it holds '[1]'; an object"), ("null", "it holds 'None'; an object"),
     ('{"Hip": "Hips"}', "the joint table 'given' has entries for ['Hip']; one for each of Hip, RHip"), (json.dumps({j: 3 for j in H36M_17.names}), "3 is no entry of a joint table")], ids=range(8))
 def test_a_table_that_is_none_is_named(folder, tmp_path, monkeypatch, content, sentence):
-    monkeypatch.setattr("diffhpe.mocap.import_recording", lambda *_, **__: pytest.fail("a file was read"))
+    monkeypatch.setattr("diffhpe.joint_tables.import_recording", lambda *_, **__: pytest.fail("a file was read"))
     (tmp_path / "mine.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SystemExit) as e: import_bvh.__wrapped__(str(folder), str(tmp_path / "data_3d_x.npz"), table=str(tmp_path / "mine.json"))
     assert str(e.value).startswith(f"{tmp_path / 'mine.json'}: {sentence}") and "\n" not in str(e.value)

@@ -21,7 +21,7 @@ import diffhpe.training as training
 from diffhpe.camera import h36m_cameras
 from diffhpe.clips import WindowSet
 from diffhpe.config import FitConfig
-from diffhpe.mocap import virtual_clips
+from diffhpe.joint_tables import virtual_clips
 from diffhpe.models import DiffHPE
 
 folder, half_write = Path(sys.argv[1]), int(sys.argv[2])
