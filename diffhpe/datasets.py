@@ -20,7 +20,7 @@ from .camera import h36m_cameras
 from .clips import Clip
 from .h36m import keypoints_file, measured_clips, read_keypoints, read_motion
 from .detector import DetectorNoise
-from .joint_tables import random_cameras, virtual_clips, visible_share
+from .virtual import random_cameras, virtual_clips, visible_share
 from .synthetic import FPS, SUBJECTS_TEST, SUBJECTS_TRAIN, synthetic_motion
 
 # %% ../nbs/18_datasets.ipynb #afe1f312

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 import diffhpe
+from diffhpe.bvh import UNITS, bvh_kinematics, read_bvh_motion
 from diffhpe.datasets import load_dataset
 from diffhpe.h36m import read_motion
-from diffhpe.joint_tables import (JOINT_TABLES, UNITS, body_axes, bvh_to_npz, capture_pieces, describe_import, forward_kinematics, import_bvh, import_recording, knees_ahead,
-    read_bvh, read_bvh_folder, read_bvh_motion, recipe_parts)
+from diffhpe.import_bvh import bvh_to_npz, describe_import, import_bvh, read_bvh_folder
+from diffhpe.joint_tables import JOINT_TABLES, body_axes, import_recording, knees_ahead, read_bvh, recipe_parts
 from diffhpe.skeleton import H36M_17
+from diffhpe.virtual import capture_pieces
 
 EXCERPT = Path(__file__).parent / "data/131_01.bvh"  # of CMU's motion capture, see the comment at its use below
 SHARED = Path(diffhpe.__file__).parents[2] / "shared/data"
@@ -88,7 +90,7 @@ BUT_HEAD = [j for j in range(17) if j not in (9, 10)]
 def test_every_order_of_angles(tmp_path, orders):
     where = make_bvh(tmp_path / "a.bvh", orders=orders)
     motion = read_bvh_motion(tmp_path / "a.bvh")
-    assert np.abs(forward_kinematics(motion)[0]/100 - np.stack([where[n] for n in motion.names], axis=1)).max() < 1e-6
+    assert np.abs(bvh_kinematics(motion)[0]/100 - np.stack([where[n] for n in motion.names], axis=1)).max() < 1e-6
     assert np.abs(read_bvh(tmp_path / "a.bvh", fps=30)[:, BUT_HEAD] - expected(where)[:, BUT_HEAD]).max() < 1e-5
 
 @pytest.mark.parametrize("naming", list(NAMINGS))
@@ -258,7 +260,7 @@ def test_no_cut_of_a_file_crashes(tmp_path):
 def command(tmp_path_factory):
     "The command as an installation writes it."
     script = tmp_path_factory.mktemp("bin") / "diffhpe_import_bvh"
-    script.write_text("import sys\nfrom diffhpe.joint_tables import import_bvh\nsys.exit(import_bvh())\n")
+    script.write_text("import sys\nfrom diffhpe.import_bvh import import_bvh\nsys.exit(import_bvh())\n")
     return lambda *args: subprocess.run([sys.executable, str(script), *map(str, args)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 @pytest.fixture(scope="module")
@@ -298,7 +300,7 @@ WRONG = dict(subject=("(", "subject is '(', which is no regular expression"), fp
 @pytest.mark.parametrize("option", list(WRONG))
 @pytest.mark.parametrize("skip_bad", [False, True])
 def test_wrong_options_are_said_once_and_at_once(folder, tmp_path, monkeypatch, option, skip_bad):
-    monkeypatch.setattr("diffhpe.joint_tables.import_recording", lambda *_, **__: pytest.fail("a file was read"))
+    monkeypatch.setattr("diffhpe.import_bvh.import_recording", lambda *_, **__: pytest.fail("a file was read"))
     value, sentence = WRONG[option]
     with pytest.raises(SystemExit) as e: import_bvh.__wrapped__(str(folder), str(tmp_path / "data_3d_x.npz"), skip_bad=skip_bad, **{option: value})
     assert str(e.value).startswith(sentence) and "\n" not in str(e.value)
@@ -306,7 +308,7 @@ def test_wrong_options_are_said_once_and_at_once(folder, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("content, sentence", [("{'Hip'", "not JSON ("), ("", "not JSON ("), ("["*100_000, "not JSON ("), (b"\xff\xfe\0", "not JSON ("), ("[1]", "it holds '[1]'; an object"), ("null", "it holds 'None'; an object"),
     ('{"Hip": "Hips"}', "the joint table 'given' has entries for ['Hip']; one for each of Hip, RHip"), (json.dumps({j: 3 for j in H36M_17.names}), "3 is no entry of a joint table")], ids=range(8))
 def test_a_table_that_is_none_is_named(folder, tmp_path, monkeypatch, content, sentence):
-    monkeypatch.setattr("diffhpe.joint_tables.import_recording", lambda *_, **__: pytest.fail("a file was read"))
+    monkeypatch.setattr("diffhpe.import_bvh.import_recording", lambda *_, **__: pytest.fail("a file was read"))
     (tmp_path / "mine.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SystemExit) as e: import_bvh.__wrapped__(str(folder), str(tmp_path / "data_3d_x.npz"), table=str(tmp_path / "mine.json"))
     assert str(e.value).startswith(f"{tmp_path / 'mine.json'}: {sentence}") and "\n" not in str(e.value)
@@ -362,7 +364,7 @@ def test_swapped_names_of_the_excerpt_are_refused(command, tmp_path):
 
 def test_positions_of_the_excerpt_are_those_of_another_library():
     "Frames 0, 12, 24 and 35 as pybvh 0.9.0 reads them, in the file's own unit and axes."
-    positions, names = forward_kinematics(read_bvh_motion(EXCERPT))[0], read_bvh_motion(EXCERPT).names
+    positions, names = bvh_kinematics(read_bvh_motion(EXCERPT))[0], read_bvh_motion(EXCERPT).names
     for joint, there in dict(
         LeftWrist=[[6.204339, 15.376939, -23.461516], [8.877191, 18.467821, -8.679825], [9.151185, 15.179932, -3.581566], [7.799268, 14.820534, 1.731394]],
         RightWrist=[[1.595939, 15.401236, -17.555183], [.986998, 16.010951, -15.297605], [1.388588, 14.551762, -4.653696], [3.035328, 15.631645, 6.551896]],
@@ -389,7 +391,7 @@ def test_reference_positions(path):
     names, frames, positions = (reference[f"{path.stem}/{k}"] for k in ("names", "frames", "positions"))
     motion = read_bvh_motion(path)
     assert list(motion.names) == list(names)
-    assert np.abs(forward_kinematics(motion)[0][frames] - positions).max() < 1e-5
+    assert np.abs(bvh_kinematics(motion)[0][frames] - positions).max() < 1e-5
 
 @needs_shared
 @pytest.mark.parametrize("path", RAW, ids=lambda p: p.stem)

@@ -21,8 +21,8 @@ import diffhpe.training as training
 from diffhpe.camera import h36m_cameras
 from diffhpe.clips import WindowSet
 from diffhpe.config import FitConfig
-from diffhpe.joint_tables import virtual_clips
 from diffhpe.models import DiffHPE
+from diffhpe.virtual import virtual_clips
 
 folder, half_write = Path(sys.argv[1]), int(sys.argv[2])
 rng = np.random.default_rng(0)
