@@ -9,7 +9,7 @@ __all__ = ['MAX_BVH_BYTES', 'MAX_BVH_JOINTS', 'MAX_BVH_SECONDS', 'MAX_JOINT_FRAM
            'resample_bvh', 'unit_metres']
 
 # %% ../nbs/15_bvh.ipynb #9984cf2b
-import re
+import re, warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -107,23 +107,32 @@ def parse_hierarchy(
 def motion_values(
     lines:Sequence[str], # of the file, after the line MOTION
     n_channels:int,      # declared in the hierarchy
-)->tuple:                # (F, C) the numbers, seconds per frame
-    "The numbers of the motion: as many lines as it declares, as many values in each as there are channels."
+    ended:bool=True,     # whether the last line is whole: a line break follows it
+)->tuple:                # (F, C) the numbers, seconds per frame, the declared number of frames
+    "The numbers of the motion: as many lines as it declares, or one more or fewer, a value in each for every channel."
     lines = [line for line in lines if line.strip()]
-    frames, seconds = (re.fullmatch(p, (lines[i:i + 1] or [""])[0].strip(), re.I) for i, p in enumerate((r"frames\s*:\s*(\d{1,9})", r"frame\s+time\s*:\s*(\S+)")))
-    if not frames or not seconds: raise ValueError(f"after MOTION it says {' / '.join(x.strip()[:60] for x in lines[:2])!r}; Frames: <number> and Frame Time: <seconds> are needed")
+    patterns = r"frames\s*:\s*(\d{1,9})", r"frame\s+time\s*:\s*(\S+)"
+    frames, seconds = (re.fullmatch(p, line.strip(), re.I) for p, line in zip(patterns, [*lines[:2], "", ""]))
+    if not frames or not seconds:
+        says = " / ".join(x.strip()[:60] for x in lines[:2])
+        raise ValueError(f"after MOTION it says {says!r}; Frames: <number> and Frame Time: <seconds> are needed")
     rows, declared = lines[2:], int(frames[1])
-    if not declared or declared != len(rows): raise ValueError(f"it declares {declared:,} frames and holds {len(rows):,}; at least one, and as many as declared, are allowed")
-    values = np.empty((declared, n_channels))
+    fewest = declared - 1 if ended else declared
+    if not declared or not rows or not fewest <= len(rows) <= declared + 1:
+        raise ValueError(f"it declares {declared:,} frames and holds {len(rows):,}; at least one, and as many as declared, are allowed")
+    values = np.empty((len(rows), n_channels))
     for f, row in enumerate(map(str.split, rows)):
-        if len(row) != n_channels: raise ValueError(f"frame {f} has {len(row)} values; {n_channels} are allowed, one for each channel of the hierarchy")
+        if len(row) != n_channels:
+            raise ValueError(f"frame {f} has {len(row)} values; {n_channels} are allowed, one for each channel of the hierarchy")
         try: values[f] = row
         except ValueError: values[f] = np.nan
-        if not (np.abs(values[f]) <= 1e9).all(): raise ValueError(f"frame {f} holds something other than {n_channels} numbers from -1e9 to 1e9; only those are allowed")
+        if not (np.abs(values[f]) <= 1e9).all():
+            raise ValueError(f"frame {f} holds something other than {n_channels} numbers from -1e9 to 1e9; only those are allowed")
     try: dt = float(seconds[1])
     except ValueError: dt = 0
-    if not .001 <= dt <= 1 or dt*declared > MAX_BVH_SECONDS: raise ValueError(f"it has {declared:,} frames of {seconds[1][:30]} s; 0.001 to 1 s, and {MAX_BVH_SECONDS} s in all, are allowed")
-    return values, dt
+    if not .001 <= dt <= 1 or dt*len(rows) > MAX_BVH_SECONDS:
+        raise ValueError(f"it has {declared:,} frames of {seconds[1][:30]} s; 0.001 to 1 s, and {MAX_BVH_SECONDS} s in all, are allowed")
+    return values, dt, declared
 
 # %% ../nbs/15_bvh.ipynb #beaefa72
 @dataclass(frozen=True, eq=False)
@@ -183,13 +192,18 @@ def read_bvh_motion(
     if not path.is_file(): raise FileNotFoundError(f"there is no file {path}")
     try:
         if path.stat().st_size > MAX_BVH_BYTES: raise ValueError(f"it has {path.stat().st_size:,} bytes; at most {MAX_BVH_BYTES:,} are allowed")
-        lines = path.read_bytes().decode("utf-8-sig", "replace").splitlines()
+        text = path.read_bytes().decode("utf-8-sig", "replace")
+        lines = text.splitlines()
         begin = next((line.strip() for line in lines if line.strip()), "")
         if begin.upper() != "HIERARCHY": raise ValueError(f"it begins with {begin[:40]!r}, HIERARCHY is needed: this is no BVH file")
         cut = next((i for i, line in enumerate(lines) if line.strip().upper() == "MOTION"), None)
         if cut is None: raise ValueError("there is no line MOTION after its hierarchy, as if it were cut off; the frames that should follow are needed")
         joints = parse_hierarchy(lines[:cut])
-        return bvh_motion(joints, *motion_values(lines[cut + 1:], sum(len(j.channels) for j in joints)))
+        n_channels = sum(len(j.channels) for j in joints)
+        values, dt, declared = motion_values(lines[cut + 1:], n_channels, text.endswith(("\n", "\r")))
+        if len(values) != declared:
+            warnings.warn(f"{path}: it declares {declared:,} frames and holds {len(values):,}; those that it holds are read", stacklevel=2)
+        return bvh_motion(joints, values, dt)
     except ValueError as e: raise ValueError(f"{path}: {e}") from e
 
 # %% ../nbs/15_bvh.ipynb #28833a9e
@@ -206,10 +220,11 @@ def bvh_kinematics(
 
 # %% ../nbs/15_bvh.ipynb #fdec5533
 def check_fps(
-    fps:float, # wanted
+    fps:float,       # wanted
+    name:str="fps",  # of the option
 ):
     "Refuse a frame rate that is none."
-    if not isinstance(fps, Real) or not 1 <= fps <= 1000: raise ValueError(f"fps is {fps!r}; 1 to 1000 is allowed")
+    if not isinstance(fps, Real) or not 1 <= fps <= 1000: raise ValueError(f"{name} is {fps!r}; 1 to 1000 is allowed")
 
 def resample_bvh(
     motion:BvhMotion, # of a file
@@ -233,5 +248,5 @@ def unit_metres(
 )->float:           # metres
     "How long a unit is."
     metres = UNITS.get(unit, float(unit) if re.fullmatch(r"(\d+\.?\d*|\.\d+)(e-?\d+)?", unit) else None) if isinstance(unit, str) else unit
-    if not isinstance(metres, Real) or not 0 < metres < np.inf: raise ValueError(f"the unit {unit!r} is unknown; {', '.join(UNITS)} or a positive number of metres is allowed")
+    if not isinstance(metres, Real) or not 0 < metres < 1e9: raise ValueError(f"the unit {unit!r} is unknown; {', '.join(UNITS)} or a positive number of metres is allowed")
     return float(metres)

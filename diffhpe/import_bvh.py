@@ -95,6 +95,7 @@ def check_options(
     up:str|None=None,            # as in `find_up`
     fps:float=50,                # as in `resample_bvh`
     skip:int|None=None,          # as in `import_recording`
+    file_fps:float|None=None,    # as in `import_recording`
 ):
     "Refuse options that are wrong whatever the files hold."
     if subject is not None: subject_pattern(subject)
@@ -102,6 +103,7 @@ def check_options(
     if unit is not None: unit_metres(unit)
     check_up(up)
     check_fps(fps)
+    if file_fps is not None: check_fps(file_fps, "file_fps")
     if skip is not None and (not isinstance(skip, Integral) or skip < 0): raise ValueError(f"skip is {skip!r}; a whole number of frames, 0 or more, is allowed")
 
 # %% ../nbs/81_import_bvh.ipynb #ddb86ecf
@@ -110,7 +112,7 @@ def read_bvh_folder(
     subject:str|None=None,           # regular expression, as in `subject_action`
     test:str|Sequence[str]|None=None,# as in `split_recordings`
     skip_bad:bool=False,             # go on without the files that cannot be read
-    **options,                       # table, unit, up, fps, skip of `read_bvh`
+    **options,                       # table, unit, up, fps, skip, file_fps of `read_bvh`
 )->BvhFolder:
     "Read all BVH files of a folder; all are tried before the bad ones are reported."
     check_options(subject, **options)
@@ -208,6 +210,7 @@ def import_bvh(
     up:str=None,           # axis that points up, y or z; from feet to head by default
     fps:float=50,          # frames per second to write
     skip:int=None,         # frames to leave out at the beginning of each file; a rest pose by default
+    file_fps:float=None,   # frames per second of the files, where their frame time is wrong
     skip_bad:store_true=False, # go on without the files that cannot be read
     source:str="",         # where the files come from, kept in the file
     licence:str="",        # their licence, kept in the file
@@ -215,7 +218,7 @@ def import_bvh(
     "Turn a folder of BVH files into a motion file that load_dataset reads: diffhpe_import_bvh FOLDER data_3d_mine.npz"
     try:
         if table and table.endswith(".json"): table = read_table(table)
-        read = bvh_to_npz(folder, out, source, licence, subject=subject, test=test, table=table, unit=unit, up=up, fps=fps, skip=skip, skip_bad=skip_bad)
+        read = bvh_to_npz(folder, out, source, licence, subject=subject, test=test, table=table, unit=unit, up=up, fps=fps, skip=skip, file_fps=file_fps, skip_bad=skip_bad)
     except (ValueError, OSError) as e: raise SystemExit(f"{e}") from e
     name = Path(out).stem.removeprefix("data_3d_")
     print(f"{out}: {describe_import(read)}\nload_dataset({name!r}, {str(Path(out).parent)!r}) reads it")

@@ -5,19 +5,18 @@
 # %% auto #0
 __all__ = ['LEFT_HIP', 'LEFT_UP_LEG', 'JOINT_TABLES', 'SWAPPED', 'recipe_parts', 'joint_table', 'plain_name', 'known_tables',
            'find_table', 'body_axes', 'upright_axes', 'take_joints', 'find_unit', 'check_up', 'find_up', 'z_up',
-           'knees_ahead', 'check_knees', 'Recording', 'import_recording', 'read_bvh']
+           'knees_ahead', 'check_knees', 'rest_frames', 'Recording', 'import_recording', 'read_bvh']
 
 # %% ../nbs/16_joint_tables.ipynb #a406e099
 import re, warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations, product
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
 
-from .bvh import UNITS, BvhMotion, bvh_kinematics, read_bvh_motion, resample_bvh, unit_metres
+from .bvh import UNITS, BvhMotion, bvh_kinematics, check_fps, read_bvh_motion, resample_bvh, unit_metres
 from .h36m import check_motion, posture
 from .skeleton import H36M_17
 
@@ -28,7 +27,7 @@ def recipe_parts(
     "One entry of a joint table, in one form."
     names, offset = ((recipe,), (0, 0, 0)) if isinstance(recipe, str) else (tuple(recipe), (0, 0, 0)) if isinstance(recipe, Sequence) else ((), ())
     if len(names) == 2 and isinstance(names[1], Sequence) and not isinstance(names[1], str): names, offset = names[:1], names[1]
-    number = all(isinstance(x, (int, float)) and isfinite(x) for x in offset)
+    number = all(isinstance(x, (int, float)) and abs(x) < 1e9 for x in offset)
     if not names or not all(isinstance(n, str) and n for n in names) or len(offset) != 3 or not number:
         raise ValueError(f"{recipe!r} is no entry of a joint table; a joint's name, several names, or a name and an offset of three numbers (metres left, up, forward) are allowed")
     return names, np.array(offset, dtype=float)
@@ -196,6 +195,16 @@ def check_knees(
     if 2*len(behind) > len(worlds): raise ValueError(f"{says}; knees before the line from hip to ankle are allowed")
     warnings.warn(says, stacklevel=3)
 
+# %% ../nbs/16_joint_tables.ipynb #7571650f
+def rest_frames(
+    motion:BvhMotion, # of a file
+)->int:               # 0 or 1
+    "How many frames at the beginning of a file are a rest pose and not yet motion."
+    if [(np.abs(q[:, 0]) > 1 - 1e-9).all() for q in motion.quaternions[:2]] == [True, False]: return 1
+    places = bvh_kinematics(replace(motion, offsets=motion.offsets[:5], quaternions=motion.quaternions[:5]))[0]
+    steps, size = np.linalg.norm(np.diff(places, axis=0), axis=-1).max(1), np.ptp(places[0], axis=0).max()
+    return int(len(steps) > 1 and steps[0] > max(size*max(.2, 6/motion.fps), 3*steps[1:].max()))
+
 # %% ../nbs/16_joint_tables.ipynb #417ba89e
 @dataclass(frozen=True, eq=False)
 class Recording:
@@ -216,13 +225,15 @@ def import_recording(
     up:str|None=None,              # as in `find_up`
     fps:float=50,                  # wanted
     skip:int|None=None,            # frames to leave out at the beginning; None: 1 if that is a rest pose, else 0
+    file_fps:float|None=None,      # frames per second of the file; None: by its frame time
     knees:bool=True,               # refuse a body whose knees bend forwards
 )->Recording:
     "Read a BVH file as motion of the 17 joints."
     motion = read_bvh_motion(path)
     try:
-        rest = [(np.abs(q[:, 0]) > 1 - 1e-9).all() for q in motion.quaternions[:2]]
-        first = int(rest == [True, False]) if skip is None else skip
+        if file_fps is not None: check_fps(file_fps, "file_fps")
+        motion = replace(motion, fps=float(file_fps or motion.fps))
+        first = rest_frames(motion) if skip is None else skip
         if not 0 <= first < len(motion): raise ValueError(f"skip is {skip}; 0 to {len(motion) - 1} is allowed, for {len(motion)} frames")
         motion = resample_bvh(replace(motion, offsets=motion.offsets[first:], quaternions=motion.quaternions[first:]), fps), motion.fps
         name, entries = find_table(motion[0].names, table)
@@ -241,6 +252,7 @@ def read_bvh(
     up:str|None=None,              # as in `find_up`
     fps:float=50,                  # wanted
     skip:int|None=None,            # frames to leave out at the beginning; None: 1 if that is a rest pose, else 0
+    file_fps:float|None=None,      # frames per second of the file; None: by its frame time
 )->np.ndarray:                     # (F, 17, 3) float32 metres, world, z up
     "The 17 joints of a BVH file."
-    return import_recording(path, table, unit, up, fps, skip).world
+    return import_recording(path, table, unit, up, fps, skip, file_fps).world

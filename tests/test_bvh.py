@@ -169,6 +169,40 @@ def test_a_rest_pose_before_the_motion_is_left_out(tmp_path):
     assert np.array_equal(read_bvh(tmp_path / "a.bvh"), read_bvh(tmp_path / "b.bvh"))
     assert import_recording(tmp_path / "b.bvh").skipped == 1 and len(read_bvh(tmp_path / "b.bvh", fps=30, skip=0)) == 32
 
+def before_the_motion(text, row):
+    "The text of a file with one more frame before its motion."
+    lines = text.split("\n"); i = lines.index("MOTION")
+    return "\n".join([*lines[:i + 1], f"Frames: {int(lines[i + 1].split()[1]) + 1}", lines[i + 2], row, *lines[i + 3:]])
+
+@pytest.mark.parametrize("fps", [24, 30, 60, 120])
+def test_a_rest_pose_whose_angles_are_not_zero_is_left_out(tmp_path, fps):
+    "As in CMU's conversion for MotionBuilder: a T-pose with hips and feet turned by some degrees, then a walk with hanging arms."
+    make_bvh(tmp_path / "a.bvh", fps=fps, n_frames=3*fps)
+    lines = (tmp_path / "a.bvh").read_text().split("\n"); i = lines.index("MOTION") + 3
+    joints, hang = list(BODY), dict(LeftArm=-70, RightArm=70)
+    for f in range(3*fps):                            # ZXY: the first angle of a joint is about z
+        row = lines[i + f].split()
+        for joint, angle in hang.items(): row[3 + 3*joints.index(joint)] = f"{float(row[3 + 3*joints.index(joint)])/2 + angle:.6f}"
+        lines[i + f] = " ".join(row)
+    text = "\n".join(lines)
+    rest = ["0", "95", "0", *["0"]*3*len(BODY)]
+    for joint, angle in dict(LeftUpLeg=20, RightUpLeg=-20, LeftFoot=17, RightFoot=-17).items(): rest[3 + 3*joints.index(joint)] = f"{angle}"
+    (tmp_path / "b.bvh").write_text(text); (tmp_path / "c.bvh").write_text(before_the_motion(text, " ".join(rest)))
+    assert [import_recording(tmp_path / f"{x}.bvh").skipped for x in "bc"] == [0, 1]
+    assert np.array_equal(read_bvh(tmp_path / "b.bvh"), read_bvh(tmp_path / "c.bvh"))
+
+@pytest.mark.parametrize("fps", [24, 30, 120])
+def test_motion_that_begins_at_once_is_no_rest_pose(tmp_path, fps):
+    for seed in range(4):
+        make_bvh(tmp_path / "a.bvh", fps=fps, n_frames=fps//2, seed=seed, bend=60, stride=4)   # 8 m/s
+        assert import_recording(tmp_path / "a.bvh", knees=False).skipped == 0
+
+def test_a_frame_time_that_is_wrong_can_be_said(tmp_path):
+    make_bvh(tmp_path / "a.bvh", fps=120, n_frames=121)
+    (tmp_path / "b.bvh").write_text((tmp_path / "a.bvh").read_text().replace("Frame Time:\t0.0083333", "Frame Time: .0416667"))
+    assert len(read_bvh(tmp_path / "b.bvh")) == 251 and np.array_equal(read_bvh(tmp_path / "b.bvh", file_fps=120), read_bvh(tmp_path / "a.bvh"))
+    assert import_recording(tmp_path / "b.bvh", file_fps=120).file_fps == 120
+
 def test_a_table_of_ones_own(tmp_path, monkeypatch):
     make_bvh(tmp_path / "a.bvh")
     text = (tmp_path / "a.bvh").read_text()
@@ -242,6 +276,24 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path, change):
     with pytest.raises(ValueError, match=r"bad\.bvh: ") as e: read_bvh(tmp_path / "bad.bvh")
     assert "\n" not in str(e.value) and len(str(e.value)) < 1500 and "plain.bvh" not in str(e.value)
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_one_frame_more_or_fewer_than_declared_is_read_with_a_warning(tmp_path, more):
+    make_bvh(tmp_path / "a.bvh")
+    text = (tmp_path / "a.bvh").read_text()
+    (tmp_path / "b.bvh").write_text(text.replace("Frames:\t31", f"Frames: {31 - more}"))
+    with pytest.warns(UserWarning, match=rf"b\.bvh: it declares {31 - more} frames and holds 31; those that it holds are read"): world = read_bvh(tmp_path / "b.bvh")
+    assert np.array_equal(world, read_bvh(tmp_path / "a.bvh"))
+    (tmp_path / "c.bvh").write_text(text.replace("Frames:\t31", f"Frames: {31 - 2*more}"))
+    with pytest.raises(ValueError, match=rf"c\.bvh: it declares {31 - 2*more} frames and holds 31; at least one, and as many as declared"): read_bvh(tmp_path / "c.bvh")
+
+@pytest.mark.parametrize("cut", [1, 3, 300])
+def test_a_file_that_breaks_off_is_refused(tmp_path, cut):
+    "At the end of its last but one line, within that line's last number, and within the line before."
+    make_bvh(tmp_path / "a.bvh")
+    text = (tmp_path / "a.bvh").read_text()
+    (tmp_path / "b.bvh").write_text("\n".join(text.split("\n")[:-2])[:-cut + 1 or None])
+    with pytest.raises(ValueError, match=r"b\.bvh: (it declares 31 frames and holds 30|frame 29 has \d+ values)"): read_bvh(tmp_path / "b.bvh")
+
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + bytes(1000), os.urandom(5000), b"HIERARCHY\n" + bytes(5000), b"\x80\x04\x95pickle"], ids=["png", "noise", "zeros", "pickle"])
 def test_binary_files_are_refused(tmp_path, content):
     (tmp_path / "bad.bvh").write_bytes(content)
@@ -295,7 +347,7 @@ def test_the_command_ends_with_a_sentence(command, folder, tmp_path):
     assert not list(tmp_path.iterdir())               # nothing is left behind
 
 WRONG = dict(subject=("(", "subject is '(', which is no regular expression"), fps=(0, "fps is 0; 1 to 1000 is allowed"), unit=("-1", "the unit '-1' is unknown; m, cm"), up=("x", "up is 'x'; 'y' and 'z' are allowed"),
-             skip=(-1, "skip is -1; a whole number of frames"), table=("mine", "the joint table 'mine' is unknown; bandai, cmu"))
+             skip=(-1, "skip is -1; a whole number of frames"), file_fps=(2000, "file_fps is 2000; 1 to 1000 is allowed"), table=("mine", "the joint table 'mine' is unknown; bandai, cmu"))
 
 @pytest.mark.parametrize("option", list(WRONG))
 @pytest.mark.parametrize("skip_bad", [False, True])
@@ -306,7 +358,8 @@ def test_wrong_options_are_said_once_and_at_once(folder, tmp_path, monkeypatch, 
     assert str(e.value).startswith(sentence) and "\n" not in str(e.value)
 
 @pytest.mark.parametrize("content, sentence", [("{'Hip'", "not JSON ("), ("", "not JSON ("), ("["*100_000, "not JSON ("), (b"\xff\xfe\0", "not JSON ("), ("[1]", "it holds '[1]'; an object"), ("null", "it holds 'None'; an object"),
-    ('{"Hip": "Hips"}', "the joint table 'given' has entries for ['Hip']; one for each of Hip, RHip"), (json.dumps({j: 3 for j in H36M_17.names}), "3 is no entry of a joint table")], ids=range(8))
+    ('{"Hip": "Hips"}', "the joint table 'given' has entries for ['Hip']; one for each of Hip, RHip"), (json.dumps({j: 3 for j in H36M_17.names}), "3 is no entry of a joint table"),
+    (json.dumps({j: ["Head", [0, 0, 10**400]] for j in H36M_17.names}), "['Head', [0, 0, 1000")], ids=range(9))
 def test_a_table_that_is_none_is_named(folder, tmp_path, monkeypatch, content, sentence):
     monkeypatch.setattr("diffhpe.import_bvh.import_recording", lambda *_, **__: pytest.fail("a file was read"))
     (tmp_path / "mine.json").write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -338,11 +391,11 @@ def test_bad_files_are_listed_or_left_out(command, tmp_path):
 
 def test_options_reach_the_files(command, folder, tmp_path):
     (tmp_path / "table.json").write_text(json.dumps(JOINT_TABLES["cmu"]))
-    done = command(folder, tmp_path / "data_3d_x.npz", "--table", tmp_path / "table.json", "--skip_bad", "--test", "Ann,Cyd", "--fps", 25, "--skip", 3, "--unit", "0.012", "--subject", "^(\\w+)/")
+    done = command(folder, tmp_path / "data_3d_x.npz", "--table", tmp_path / "table.json", "--skip_bad", "--test", "Ann,Cyd", "--fps", 25, "--skip", 3, "--file_fps", 15, "--unit", "0.012", "--subject", "^(\\w+)/")
     assert done.returncode == 0, done.stderr
     motion = read_motion(tmp_path / "data_3d_x.npz")
     assert (motion.fps, motion.subjects_train, motion.subjects_test) == (25, ("Eve",), ("Ann", "Cyd")) and "given (6)" in done.stdout and "0.012 m (6)" in done.stdout
-    assert len(motion.positions["Eve"]["walk 1"]) == int(36/30*25) + 1
+    assert len(motion.positions["Eve"]["walk 1"]) == int(36/15*25) + 1
 
 # The excerpt: 36 frames of subject 131, trial 1, every fourth of the 120 a second. The data used in this project was obtained from mocap.cs.cmu.edu.
 # The database was created with funding from NSF EIA-0196217. CMU's terms: free for all uses; not to be resold directly, even in converted form.
