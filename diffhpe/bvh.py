@@ -22,8 +22,9 @@ from scipy.spatial.transform import Rotation
 from .camera import quaternion_to_matrix
 
 # %% ../nbs/15_bvh.ipynb #2d6f8b8f
-MAX_BVH_BYTES, MAX_BVH_JOINTS, MAX_BVH_SECONDS = 2**28, 500, 7200  # of a file; 31 joints at 120 frames per second fill the first in 50 minutes
-MAX_JOINT_FRAMES = 10_000_000                                      # of a motion at its new frame rate: half an hour of 100 joints
+# of a file; 31 joints at 120 frames per second fill the first in 50 minutes
+MAX_BVH_BYTES, MAX_BVH_JOINTS, MAX_BVH_SECONDS = 2**28, 500, 7200
+MAX_JOINT_FRAMES = 10_000_000  # of a motion at its new frame rate: half an hour of 100 joints
 
 def parse_channels(
     words:Sequence[str], # of a line: CHANNELS 3 Zrotation Xrotation Yrotation
@@ -31,7 +32,8 @@ def parse_channels(
     "The channels that a line of a hierarchy declares."
     found = [re.fullmatch(r"([xyz])(position|rotation)", w.lower()) for w in words[2:]]
     if len(words) < 2 or words[1] != str(len(found)) or not all(found) or len({m[0] for m in found}) < len(found):
-        raise ValueError(f"says {' '.join(words)[:100]!r}; allowed is their number and as many different ones of Xposition, Yposition, Zposition, Xrotation, Yrotation, Zrotation")
+        raise ValueError(f"says {' '.join(words)[:100]!r}; allowed is their number and as many different ones of "
+                         "Xposition, Yposition, Zposition, Xrotation, Yrotation, Zrotation")
     return [(m[2], "xyz".index(m[1])) for m in found]
 
 # %% ../nbs/15_bvh.ipynb #ec2f8494
@@ -40,10 +42,11 @@ class BvhJoint:
     "A joint as the hierarchy declares it, or an End Site, which is the end of the last bone."
     name:str                    # as in the file
     parent:int                  # index of the parent, -1 for the root
-    offset:tuple|None=None      # (3,) from the parent, the file's unit; None: not yet declared
-    channels:Sequence|None=None # ("rotation", 2), ("position", 0), ...: what moves it, in the file's order; None: not yet declared
+    offset:tuple|None=None      # (3,) from the parent, the file's unit; None: not declared yet
+    channels:Sequence|None=None # what moves it, as ("rotation", 2), in the file's order; None: not declared yet
     is_end:bool=False           # an End Site, which nothing moves
 
+# %% ../nbs/15_bvh.ipynb #87dc6f88
 def parse_offset(
     words:Sequence[str], # of a line: OFFSET 0 -40.5 0
 )->tuple:                # (3,) the file's unit
@@ -62,6 +65,7 @@ def split_statements(
         for part in re.split(r"([{}])", line):
             if part.strip(): yield n, part.split()
 
+# %% ../nbs/15_bvh.ipynb #9f8af6c3
 def allowed_statements(
     block:BvhJoint|None, # whose block is open, the innermost; None: no block is
     named:BvhJoint|None, # that has just been named, so that its block opens next
@@ -84,9 +88,10 @@ def parse_hierarchy(
         allowed = allowed_statements(block, named, bool(joints))
         try:
             if kind not in allowed:
-                place = f"in {block.name}" if block else "after the root's block" if joints else "before the root's block"
+                place = f"{'after' if joints else 'before'} the root's block"
+                if named or block: place = f"after {named.name}" if named else f"in {block.name}"
                 ways = " or ".join("End Site" if a == "END" else a for a in allowed)
-                raise ValueError(f"says {' '.join(words)[:60]!r} {f'after {named.name}' if named else place}; {ways} is allowed there")
+                raise ValueError(f"says {' '.join(words)[:60]!r} {place}; {ways} is allowed there")
             if kind == "{": blocks, named = [*blocks, named], None
             elif kind == "}": blocks.pop()
             elif kind == "OFFSET": block.offset = parse_offset(words)
@@ -99,8 +104,10 @@ def parse_hierarchy(
                     raise ValueError(f"begins joint number {len(joints)}; {MAX_BVH_JOINTS} are allowed")
         except ValueError as e: raise ValueError(f"line {n} {e}") from e
     opened, closed = ("".join(lines).count(c) for c in "{}")
-    if opened != closed: raise ValueError(f"the hierarchy opens {opened} braces and closes {closed}; as many are allowed")
-    if named or not joints: raise ValueError(f"the hierarchy holds no block of {named.name if named else 'a ROOT'}; one is needed")
+    if opened != closed:
+        raise ValueError(f"the hierarchy opens {opened} braces and closes {closed}; as many are allowed")
+    if named or not joints:
+        raise ValueError(f"the hierarchy holds no block of {named.name if named else 'a ROOT'}; one is needed")
     return joints
 
 # %% ../nbs/15_bvh.ipynb #2979d196
@@ -119,19 +126,23 @@ def motion_values(
     rows, declared = lines[2:], int(frames[1])
     fewest = declared - 1 if ended else declared
     if not declared or not rows or not fewest <= len(rows) <= declared + 1:
-        raise ValueError(f"it declares {declared:,} frames and holds {len(rows):,}; at least one, and as many as declared, are allowed")
+        raise ValueError(f"it declares {declared:,} frames and holds {len(rows):,}; "
+                         "at least one, and as many as declared, are allowed")
     values = np.empty((len(rows), n_channels))
     for f, row in enumerate(map(str.split, rows)):
         if len(row) != n_channels:
-            raise ValueError(f"frame {f} has {len(row)} values; {n_channels} are allowed, one for each channel of the hierarchy")
+            raise ValueError(f"frame {f} has {len(row)} values; {n_channels} are allowed, one for each "
+                             "channel of the hierarchy")
         try: values[f] = row
         except ValueError: values[f] = np.nan
         if not (np.abs(values[f]) <= 1e9).all():
-            raise ValueError(f"frame {f} holds something other than {n_channels} numbers from -1e9 to 1e9; only those are allowed")
+            raise ValueError(f"frame {f} holds something other than {n_channels} numbers from -1e9 to 1e9; "
+                             "only those are allowed")
     try: dt = float(seconds[1])
     except ValueError: dt = 0
     if not .001 <= dt <= 1 or dt*len(rows) > MAX_BVH_SECONDS:
-        raise ValueError(f"it has {declared:,} frames of {seconds[1][:30]} s; 0.001 to 1 s, and {MAX_BVH_SECONDS} s in all, are allowed")
+        raise ValueError(f"it has {declared:,} frames of {seconds[1][:30]} s; "
+                         f"0.001 to 1 s, and {MAX_BVH_SECONDS} s in all, are allowed")
     return values, dt, declared
 
 # %% ../nbs/15_bvh.ipynb #beaefa72
@@ -154,6 +165,7 @@ def bvh_rate(
     whole = round(1/dt)
     return float(whole) if abs(1/whole - dt) < 1e-4*dt else 1/dt
 
+# %% ../nbs/15_bvh.ipynb #e8e08345
 def continuous_signs(
     quaternions:np.ndarray, # (F, N, 4) w, x, y, z
 )->np.ndarray:              # (F, N, 4) the same rotations
@@ -178,10 +190,14 @@ def bvh_motion(
         turns = [(k, "XYZ"[axis]) for k, (what, axis) in enumerate(joint.channels) if what == "rotation"]
         if turns:
             numbers, axes = zip(*turns)
-            quaternions[:, j] = Rotation.from_euler("".join(axes), own[:, numbers], degrees=True).as_quat()[:, [3, 0, 1, 2]]
+            turned = Rotation.from_euler("".join(axes), own[:, numbers], degrees=True)
+            quaternions[:, j] = turned.as_quat()[:, [3, 0, 1, 2]]
     wild = [joint.name for joint, fine in zip(joints, (np.abs(offsets) <= 1e9).all((0, 2))) if not fine]
-    if wild: raise ValueError(f"the OFFSET of {wild[0]} holds something other than numbers from -1e9 to 1e9; only those are allowed")
-    return BvhMotion(tuple(j.name for j in joints), tuple(j.parent for j in joints), offsets, continuous_signs(quaternions), bvh_rate(dt))
+    if wild:
+        raise ValueError(f"the OFFSET of {wild[0]} holds something other than numbers from -1e9 to 1e9; "
+                         "only those are allowed")
+    return BvhMotion(tuple(j.name for j in joints), tuple(j.parent for j in joints), offsets,
+                     continuous_signs(quaternions), bvh_rate(dt))
 
 # %% ../nbs/15_bvh.ipynb #fe60b006
 def read_bvh_motion(
@@ -191,18 +207,23 @@ def read_bvh_motion(
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"there is no file {path}")
     try:
-        if path.stat().st_size > MAX_BVH_BYTES: raise ValueError(f"it has {path.stat().st_size:,} bytes; at most {MAX_BVH_BYTES:,} are allowed")
+        if path.stat().st_size > MAX_BVH_BYTES:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes; at most {MAX_BVH_BYTES:,} are allowed")
         text = path.read_bytes().decode("utf-8-sig", "replace")
         lines = text.splitlines()
         begin = next((line.strip() for line in lines if line.strip()), "")
-        if begin.upper() != "HIERARCHY": raise ValueError(f"it begins with {begin[:40]!r}, HIERARCHY is needed: this is no BVH file")
+        if begin.upper() != "HIERARCHY":
+            raise ValueError(f"it begins with {begin[:40]!r}, HIERARCHY is needed: this is no BVH file")
         cut = next((i for i, line in enumerate(lines) if line.strip().upper() == "MOTION"), None)
-        if cut is None: raise ValueError("there is no line MOTION after its hierarchy, as if it were cut off; the frames that should follow are needed")
+        if cut is None:
+            raise ValueError("there is no line MOTION after its hierarchy, as if it were cut off; "
+                             "the frames that should follow are needed")
         joints = parse_hierarchy(lines[:cut])
         n_channels = sum(len(j.channels) for j in joints)
         values, dt, declared = motion_values(lines[cut + 1:], n_channels, text.endswith(("\n", "\r")))
         if len(values) != declared:
-            warnings.warn(f"{path}: it declares {declared:,} frames and holds {len(values):,}; those that it holds are read", stacklevel=2)
+            warnings.warn(f"{path}: it declares {declared:,} frames and holds {len(values):,}; "
+                          "those that it holds are read", stacklevel=2)
         return bvh_motion(joints, values, dt)
     except ValueError as e: raise ValueError(f"{path}: {e}") from e
 
@@ -235,18 +256,22 @@ def resample_bvh(
     if len(motion) < 2: return replace(motion, fps=fps)
     last = len(motion) - 1
     frames, joints = int(last*fps/motion.fps + 1e-6) + 1, len(motion.names)
-    if frames*joints > MAX_JOINT_FRAMES: raise ValueError(f"at {fps:g} fps it has {frames:,} frames of {joints} joints; {MAX_JOINT_FRAMES:,} positions are allowed, so it should be cut into shorter files")
+    if frames*joints > MAX_JOINT_FRAMES:
+        raise ValueError(f"at {fps:g} fps it has {frames:,} frames of {joints} joints; "
+                         f"{MAX_JOINT_FRAMES:,} positions are allowed, so it should be cut into shorter files")
     at = np.minimum(np.arange(frames)*motion.fps/fps, last)
     offsets, turns = (CubicSpline(np.arange(last + 1), x)(at) for x in (motion.offsets, motion.quaternions))
     return replace(motion, offsets=offsets, quaternions=turns/np.linalg.norm(turns, axis=-1, keepdims=True), fps=fps)
 
 # %% ../nbs/15_bvh.ipynb #f0a31f13
-UNITS = dict(m=1., cm=.01, mm=.001, inch=.0254, cmu=.056444)  # metres; the last is that of CMU's skeletons
+UNITS = dict(m=1., cm=.01, mm=.001, inch=.0254, cmu=.056444)  # metres
 
 def unit_metres(
     unit:str|float, # a name of `UNITS`, or metres
 )->float:           # metres
     "How long a unit is."
-    metres = UNITS.get(unit, float(unit) if re.fullmatch(r"(\d+\.?\d*|\.\d+)(e-?\d+)?", unit) else None) if isinstance(unit, str) else unit
-    if not isinstance(metres, Real) or not 0 < metres < 1e9: raise ValueError(f"the unit {unit!r} is unknown; {', '.join(UNITS)} or a positive number of metres is allowed")
+    metres = UNITS.get(unit, unit) if isinstance(unit, str) else unit
+    if isinstance(metres, str) and re.fullmatch(r"(\d+\.?\d*|\.\d+)(e-?\d+)?", metres): metres = float(metres)
+    if not isinstance(metres, Real) or not 0 < metres < 1e9:
+        raise ValueError(f"the unit {unit!r} is unknown; {', '.join(UNITS)} or a positive number of metres is allowed")
     return float(metres)

@@ -34,7 +34,7 @@ def subject_pattern(
 
 def subject_action(
     path:Path,              # of a file, relative to the folder that is read
-    subject:str|None=None,  # regular expression for the path without suffix; its first group, or all of it, is the subject
+    subject:str|None=None,  # regular expression for the path without suffix; its first group, or all, is the subject
 )->tuple[str, str]:
     "Who does what, by the name of a file."
     name, inner = path.stem, path.parent.as_posix() not in (".", "")
@@ -58,12 +58,14 @@ def split_recordings(
 )->tuple:                             # positions, names for training, names for testing
     "Divide recordings into those to train and those to test on."
     positions = {s: dict(actions) for s, actions in positions.items()}
-    subjects = sorted(positions, key=lambda s: [(0, int(x), "") if x.isdigit() else (1, 0, x) for x in re.split(r"(\d+)", s) if x])
+    subjects = sorted(positions,
+                      key=lambda s: [(0, int(x), "") if x.isdigit() else (1, 0, x) for x in re.split(r"(\d+)", s) if x])
     named = [t.strip() for t in (test.split(",") if isinstance(test, str) else test or []) if t.strip()]
     for i, name in enumerate(named):
         subject, _, action = name.partition("/")
         if subject not in positions or action and action not in positions[subject]:
-            raise ValueError(f"test names {name!r}; allowed are the subjects {', '.join(subjects)}, or recordings as {subjects[0]}/{next(iter(positions[subjects[0]]))}")
+            raise ValueError(f"test names {name!r}; allowed are the subjects {', '.join(subjects)}, "
+                             f"or recordings as {subjects[0]}/{next(iter(positions[subjects[0]]))}")
         if action:
             named[i] = f"{subject}-test"
             positions.setdefault(named[i], {})[action] = positions[subject].pop(action)
@@ -71,10 +73,12 @@ def split_recordings(
     testing = list(dict.fromkeys(named)) or h36m or subjects[4::5] or subjects[-1:]
     positions = {s: actions for s, actions in positions.items() if actions}
     training = [s for s in positions if s not in testing]
-    if not training and named: raise ValueError(f"test names everybody, {', '.join(testing)}; somebody to train on is needed")
+    if not training and named:
+        raise ValueError(f"test names everybody, {', '.join(testing)}; somebody to train on is needed")
     if not training:
         last = f"{subjects[0]}/{list(positions[subjects[0]])[-1]}"
-        raise ValueError(f"the only subject is {subjects[0]}, so that there is none to test on; name recordings to test on, as in test='{last}', or tell the subjects apart by sub-folders or by subject")
+        raise ValueError(f"the only subject is {subjects[0]}, so that there is none to test on; name recordings to "
+                         f"test on, as in test='{last}', or tell the subjects apart by sub-folders or by subject")
     return positions, training, testing
 
 # %% ../nbs/81_import_bvh.ipynb #a56faafc
@@ -104,7 +108,8 @@ def check_options(
     check_up(up)
     check_fps(fps)
     if file_fps is not None: check_fps(file_fps, "file_fps")
-    if skip is not None and (not isinstance(skip, Integral) or skip < 0): raise ValueError(f"skip is {skip!r}; a whole number of frames, 0 or more, is allowed")
+    if skip is not None and (not isinstance(skip, Integral) or skip < 0):
+        raise ValueError(f"skip is {skip!r}; a whole number of frames, 0 or more, is allowed")
 
 # %% ../nbs/81_import_bvh.ipynb #ddb86ecf
 def read_bvh_folder(
@@ -118,16 +123,20 @@ def read_bvh_folder(
     check_options(subject, **options)
     folder, positions, recordings, bad = Path(folder), {}, {}, {}
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".bvh" and p.is_file())
-    if not paths: raise ValueError(f"there is no .bvh file in {folder}{'' if folder.is_dir() else ', which is no folder'}; at least one is needed")
+    if not paths:
+        raise ValueError(f"there is no .bvh file in {folder}{'' if folder.is_dir() else ', which is no folder'}; "
+                         "at least one is needed")
     for path in paths:
         try:
             who, what = subject_action(path.relative_to(folder), subject)
-            if what in positions.get(who, {}): raise ValueError(f"it would be {who}/{what}, as an earlier file is; each name may be there once")
+            if what in positions.get(who, {}):
+                raise ValueError(f"it would be {who}/{what}, as an earlier file is; each name may be there once")
             recordings[path] = import_recording(path, **options, knees=False)
             positions.setdefault(who, {})[what] = recordings[path].world
         except ValueError as e: bad[path] = str(e).removeprefix(f"{path}: ")
     if bad and (not skip_bad or not recordings):
-        lines = [f"{len(bad)} of {len(paths)} files cannot be read:", *(f"{p}: {e}" for p, e in bad.items()), *(["skip_bad goes on without them"] if recordings else [])]
+        lines = [f"{len(bad)} of {len(paths)} files cannot be read:", *(f"{p}: {e}" for p, e in bad.items()),
+                 *(["skip_bad goes on without them"] if recordings else [])]
         raise ValueError("\n".join(lines))
     check_knees({path: r.world for path, r in recordings.items()})
     return BvhFolder(*split_recordings(positions, test), recordings, bad)
@@ -142,20 +151,22 @@ def bvh_to_npz(
 )->BvhFolder:
     "Turn a folder of BVH files into a motion file."
     out = Path(out)
-    if not re.fullmatch(r"data_3d_.+\.npz", out.name): raise ValueError(f"the file to write is named {out.name!r}; data_3d_<name>.npz is allowed")
+    if not re.fullmatch(r"data_3d_.+\.npz", out.name):
+        raise ValueError(f"the file to write is named {out.name!r}; data_3d_<name>.npz is allowed")
     if not out.parent.is_dir(): raise ValueError(f"there is no folder {out.parent} to write {out.name} into")
     read = read_bvh_folder(folder, **options)
     fps = next(iter(read.recordings.values())).fps
     source = source or f"BVH files of the folder {Path(folder).resolve().name}"
-    write_motion(out, read.positions, dict(fps=fps, units="metres", up_axis="z", joint_names=H36M_17.names, parents=H36M_17.parents,
-        source=source, licence=licence or "not stated", subjects_train=read.subjects_train, subjects_test=read.subjects_test))
+    write_motion(out, read.positions, dict(fps=fps, units="metres", up_axis="z", joint_names=H36M_17.names,
+        parents=H36M_17.parents, source=source, licence=licence or "not stated", subjects_train=read.subjects_train,
+        subjects_test=read.subjects_test))
     return read
 
 # %% ../nbs/81_import_bvh.ipynb #4c5fa10b
 def capture_summary(
     positions:Mapping,        # [subject][action] → (F, 17, 3) metres, world, z up
     cameras:Sequence[Camera], # at least one
-)->tuple[float, int, int]:    # 0 to 1: share of the keypoints inside the pictures; frames left out; frames of all recordings
+)->tuple[float, int, int]:    # share of the keypoints inside the pictures, 0 to 1; frames left out; all frames
     "What the capture area and the pictures hold of some recordings, with one clip at a time in memory."
     inside, seen, kept, frames = 0., 0, 0, 0
     for world in (w for actions in positions.values() for w in actions.values()):
@@ -173,13 +184,17 @@ def describe_import(
     "What was read, and what was recognised."
     found, fps = list(read.recordings.values()), next(iter(read.recordings.values())).fps
     def count(values): return ", ".join(f"{value} ({n})" for value, n in sorted(Counter(values).items()))
-    tables, units, ups, rates = (count(field) for field in zip(*((r.table, r.unit, r.up, f"{r.file_fps:g}") for r in found)))
-    train, test = ({a.split(" ")[0] for s in group for a in read.positions[s]} for group in (read.subjects_train, read.subjects_test))
+    recognised = zip(*((r.table, r.unit, r.up, f"{r.file_fps:g}") for r in found))
+    tables, units, ups, rates = (count(field) for field in recognised)
+    train, test = ({a.split(" ")[0] for s in group for a in read.positions[s]}
+                   for group in (read.subjects_train, read.subjects_test))
     both = ", ".join(sorted(train & test)) or "none, so that no experiment can be made; test names others"
     inside, left, frames = capture_summary(read.positions, h36m_cameras("S9"))
     return "\n".join([
-        f"{len(found)} recordings of {len(read.positions)} subjects, {frames:,} frames at {fps:g} fps ({frames/fps:,.0f} s)",
-        f"to train on: {', '.join(read.subjects_train)}; to test on: {', '.join(read.subjects_test)}; actions in both: {both}",
+        f"{len(found)} recordings of {len(read.positions)} subjects, "
+        f"{frames:,} frames at {fps:g} fps ({frames/fps:,.0f} s)",
+        f"to train on: {', '.join(read.subjects_train)}; "
+        f"to test on: {', '.join(read.subjects_test)}; actions in both: {both}",
         f"joint tables: {tables}; units: {units}; up: {ups}; frames per second: {rates}",
         f"first frame left out as a rest pose: {sum(r.skipped > 0 for r in found)} recordings",
         f"{left:,} of {frames:,} frames are left out where paths leave the capture area",
@@ -193,7 +208,9 @@ def read_table(
     "A joint table from a file, or a sentence that names the file."
     try: found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e: raise ValueError(f"{path}: not JSON ({e})") from e
-    if not isinstance(found, Mapping): raise ValueError(f"{path}: it holds {str(found)[:60]!r}; an object with one entry for each of {', '.join(H36M_17.names)} is allowed")
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path}: it holds {str(found)[:60]!r}; an object with one entry for each of "
+                         f"{', '.join(H36M_17.names)} is allowed")
     try: known_tables(found)
     except ValueError as e: raise ValueError(f"{path}: {e}") from e
     return found
@@ -201,11 +218,11 @@ def read_table(
 # %% ../nbs/81_import_bvh.ipynb #fda37155
 @call_parse
 def import_bvh(
-    folder:str,            # folder with .bvh files; its sub-folders are the subjects, or the files' names say who they are
+    folder:str,            # folder with .bvh files; the subjects are its sub-folders, or part of the files' names
     out:str,               # file to write, data_3d_<name>.npz
     subject:str=None,      # regular expression for the files' paths; its first group is the subject
     test:str=None,         # subjects to test on, with commas (or recordings, as subject/action); every fifth by default
-    table:str=None,        # naming of the joints: a name of JOINT_TABLES, or a JSON file with a table; by the names by default
+    table:str=None,        # naming of the joints: a name of JOINT_TABLES, or a JSON file; by the names by default
     unit:str=None,         # m, cm, mm, inch, cmu or a number of metres; by the body's size by default
     up:str=None,           # axis that points up, y or z; from feet to head by default
     fps:float=50,          # frames per second to write
@@ -218,7 +235,8 @@ def import_bvh(
     "Turn a folder of BVH files into a motion file that load_dataset reads: diffhpe_import_bvh FOLDER data_3d_mine.npz"
     try:
         if table and table.endswith(".json"): table = read_table(table)
-        read = bvh_to_npz(folder, out, source, licence, subject=subject, test=test, table=table, unit=unit, up=up, fps=fps, skip=skip, file_fps=file_fps, skip_bad=skip_bad)
+        read = bvh_to_npz(folder, out, source, licence, subject=subject, test=test, table=table, unit=unit, up=up,
+                          fps=fps, skip=skip, file_fps=file_fps, skip_bad=skip_bad)
     except (ValueError, OSError) as e: raise SystemExit(f"{e}") from e
     name = Path(out).stem.removeprefix("data_3d_")
     print(f"{out}: {describe_import(read)}\nload_dataset({name!r}, {str(Path(out).parent)!r}) reads it")

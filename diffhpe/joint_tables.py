@@ -25,11 +25,14 @@ def recipe_parts(
     recipe:str|Sequence, # "Neck", ("LeftUpLeg", "RightUpLeg") or ("Head", (0, .05, .06))
 )->tuple:                # names, (3,) metres to the left, upwards, forwards
     "One entry of a joint table, in one form."
-    names, offset = ((recipe,), (0, 0, 0)) if isinstance(recipe, str) else (tuple(recipe), (0, 0, 0)) if isinstance(recipe, Sequence) else ((), ())
-    if len(names) == 2 and isinstance(names[1], Sequence) and not isinstance(names[1], str): names, offset = names[:1], names[1]
+    names, offset = (((recipe,), (0, 0, 0)) if isinstance(recipe, str)
+                     else (tuple(recipe), (0, 0, 0)) if isinstance(recipe, Sequence) else ((), ()))
+    if len(names) == 2 and isinstance(names[1], Sequence) and not isinstance(names[1], str):
+        names, offset = names[:1], names[1]
     number = all(isinstance(x, (int, float)) and abs(x) < 1e9 for x in offset)
     if not names or not all(isinstance(n, str) and n for n in names) or len(offset) != 3 or not number:
-        raise ValueError(f"{recipe!r} is no entry of a joint table; a joint's name, several names, or a name and an offset of three numbers (metres left, up, forward) are allowed")
+        raise ValueError(f"{recipe!r} is no entry of a joint table; a joint's name, several names, "
+                         "or a name and an offset of three numbers (metres left, up, forward) are allowed")
     return names, np.array(offset, dtype=float)
 
 # %% ../nbs/16_joint_tables.ipynb #b68e55f3
@@ -44,14 +47,16 @@ def joint_table(
 )->dict:                        # an entry for each joint of `H36M_17`
     "A joint table of a body whose sides are named alike."
     left, right = ([n.format(side) for n in (*legs, *arms)] for side in sides)
-    entries = [(left[0], right[0]), *right[:3], *left[:3], spine, thorax, ("Head", tuple(nose)), ("Head", tuple(top)), *left[3:], *right[3:]]
+    entries = [(left[0], right[0]), *right[:3], *left[:3], spine, thorax, ("Head", tuple(nose)), ("Head", tuple(top)),
+               *left[3:], *right[3:]]
     return dict(zip(H36M_17.names, entries, strict=True))
 
 # %% ../nbs/16_joint_tables.ipynb #b43d18b7
 LEFT_HIP = dict(legs=["{}Hip", "{}Knee", "{}Ankle"], arms=["{}Shoulder", "{}Elbow", "{}Wrist"])
 LEFT_UP_LEG = dict(legs=["{}UpLeg", "{}Leg", "{}Foot"], arms=["{}Arm", "{}ForeArm", "{}Hand"])
 JOINT_TABLES = dict( # naming → joint table; the first that a file has all joints of is taken
-    bandai=joint_table(["UpperLeg_{}", "LowerLeg_{}", "Foot_{}"], ("Spine", "Chest"), "Neck", ["UpperArm_{}", "LowerArm_{}", "Hand_{}"], "LR", (0, .05, .055), (0, .165, 0)),
+    bandai=joint_table(["UpperLeg_{}", "LowerLeg_{}", "Foot_{}"], ("Spine", "Chest"), "Neck",
+                       ["UpperArm_{}", "LowerArm_{}", "Hand_{}"], "LR", (0, .05, .055), (0, .165, 0)),
     cmu=joint_table(spine=("Chest", "Chest2"), thorax="Neck", **LEFT_HIP),
     biovision=joint_table(spine="Chest", thorax="Neck", **LEFT_HIP),
     motionbuilder=joint_table(spine=("Spine", "Spine1"), thorax="Neck1", **LEFT_UP_LEG),
@@ -70,11 +75,13 @@ def known_tables(
     "The joint tables that are asked for, or a sentence that says what is wrong with one."
     if isinstance(table, str) and table not in JOINT_TABLES:
         raise ValueError(f"the joint table {table!r} is unknown; {', '.join(JOINT_TABLES)} are allowed, or a table")
-    tables = JOINT_TABLES if table is None else {table: JOINT_TABLES[table]} if isinstance(table, str) else {"given": table}
+    tables = (JOINT_TABLES if table is None else {table: JOINT_TABLES[table]} if isinstance(table, str)
+              else {"given": table})
     for key, entries in tables.items():
         if not isinstance(entries, Mapping) or set(entries) != set(H36M_17.names):
             has = str(list(entries) if isinstance(entries, Mapping) else entries)[:300]
-            raise ValueError(f"the joint table {key!r} has entries for {has}; one for each of {', '.join(H36M_17.names)} is needed")
+            raise ValueError(f"the joint table {key!r} has entries for {has}; "
+                             f"one for each of {', '.join(H36M_17.names)} is needed")
         for recipe in entries.values(): recipe_parts(recipe)
     return tables
 
@@ -91,7 +98,8 @@ def find_table(
     best = min(lacking, key=lambda key: len(lacking[key]))
     if not lacking[best]: return best, dict(tables[best])
     nearest = ", the nearest" if len(tables) > 1 else ""
-    raise ValueError(f"it lacks {', '.join(lacking[best])} of the joint table {best!r}{nearest}; it has {', '.join(names)[:600]}; a table of your own is allowed, made as those in JOINT_TABLES")
+    raise ValueError(f"it lacks {', '.join(lacking[best])} of the joint table {best!r}{nearest}; "
+                     f"it has {', '.join(names)[:600]}; a table of your own is allowed, made as those in JOINT_TABLES")
 
 # %% ../nbs/16_joint_tables.ipynb #213aa613
 def body_axes(
@@ -139,11 +147,14 @@ def find_unit(
     stature = sum(float(np.median(np.linalg.norm(poses[:, a] - poses[:, b], axis=-1))) for a, b in chain)/.87
     if unit is not None:
         metres = unit_metres(unit)
-        if not .5 <= stature*metres <= 3: raise ValueError(f"with units of {metres:g} m the body is {stature*metres:.3g} m tall; 0.5 to 3 m is allowed")
+        if not .5 <= stature*metres <= 3:
+            raise ValueError(f"with units of {metres:g} m the body is {stature*metres:.3g} m tall; "
+                             "0.5 to 3 m is allowed")
         return unit if unit in UNITS else f"{metres:g} m", metres
     fitting = [name for name, metres in UNITS.items() if 1.3 <= stature*metres <= 2.1]
     if not fitting:
-        raise ValueError(f"its unit cannot be recognised: the body is {stature:.4g} units tall, 1.3 to 2.1 m in none of {', '.join(UNITS)}; one of these names or a number of metres is allowed as unit")
+        raise ValueError(f"its unit cannot be recognised: the body is {stature:.4g} units tall, 1.3 to 2.1 m in none "
+                         f"of {', '.join(UNITS)}; one of these names or a number of metres is allowed as unit")
     return fitting[0], UNITS[fitting[0]]
 
 # %% ../nbs/16_joint_tables.ipynb #cbf82131
@@ -162,7 +173,8 @@ def find_up(
     rise = np.median(poses[:, 10] - poses[:, [3, 6]].mean(1), axis=0)
     share = rise/max(np.linalg.norm(rise), 1e-12)
     if up is None and max(share[1:]) < .8:
-        raise ValueError(f"the axis that points up cannot be recognised: from feet to head it goes by {', '.join(f'{s:.2f}' for s in share)} along x, y, z; up='y' or up='z' is needed")
+        raise ValueError("the axis that points up cannot be recognised: from feet to head it goes by "
+                         f"{', '.join(f'{s:.2f}' for s in share)} along x, y, z; up='y' or up='z' is needed")
     return up or "yz"[int(share[2] > share[1])]
 
 def z_up(
@@ -181,8 +193,10 @@ def knees_ahead(
     "How far the knees lie before the lines from hip to ankle, mean over the frames."
     unit = lambda v: v/np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12)
     right, left = np.moveaxis(world[:, [[1, 2, 3], [4, 5, 6]]].astype(float), 1, 0)
-    ahead = [np.cross(unit(left[:, 0] - right[:, 0]), unit(hip - ankle)) for hip, _, ankle in (np.moveaxis(leg, 1, 0) for leg in (right, left))]
-    return float(sum(((leg[:, 1] - leg[:, 2])*a).sum(-1).mean() for leg, a in zip((right, left), ahead))/max(posture(world).size, 1e-12))
+    ahead = [np.cross(unit(left[:, 0] - right[:, 0]), unit(hip - ankle))
+             for hip, _, ankle in (np.moveaxis(leg, 1, 0) for leg in (right, left))]
+    return float(sum(((leg[:, 1] - leg[:, 2])*a).sum(-1).mean()
+                     for leg, a in zip((right, left), ahead))/max(posture(world).size, 1e-12))
 
 def check_knees(
     worlds:Mapping, # path → (F, 17, 3) of a recording
@@ -191,7 +205,8 @@ def check_knees(
     behind = [path for path, world in worlds.items() if knees_ahead(world) < SWAPPED]
     if not behind: return
     others = f" and {len(behind) - 1} more of {len(worlds)} recordings" if len(worlds) > 1 else ""
-    says = f"{behind[0]}{others}: the knees bend forwards, so that left and right of the joint table, or of the file's axes, look swapped"
+    says = (f"{behind[0]}{others}: the knees bend forwards, so that left and right of the joint table, "
+            "or of the file's axes, look swapped")
     if 2*len(behind) > len(worlds): raise ValueError(f"{says}; knees before the line from hip to ankle are allowed")
     warnings.warn(says, stacklevel=3)
 
@@ -234,15 +249,17 @@ def import_recording(
         if file_fps is not None: check_fps(file_fps, "file_fps")
         motion = replace(motion, fps=float(file_fps or motion.fps))
         first = rest_frames(motion) if skip is None else skip
-        if not 0 <= first < len(motion): raise ValueError(f"skip is {skip}; 0 to {len(motion) - 1} is allowed, for {len(motion)} frames")
-        motion = resample_bvh(replace(motion, offsets=motion.offsets[first:], quaternions=motion.quaternions[first:]), fps), motion.fps
-        name, entries = find_table(motion[0].names, table)
-        bare = take_joints(motion[0], entries)
+        if not 0 <= first < len(motion):
+            raise ValueError(f"skip is {skip}; 0 to {len(motion) - 1} is allowed, for {len(motion)} frames")
+        left = replace(motion, offsets=motion.offsets[first:], quaternions=motion.quaternions[first:])
+        resampled = resample_bvh(left, fps)
+        name, entries = find_table(resampled.names, table)
+        bare = take_joints(resampled, entries)
         axis, (unit, metres) = find_up(bare, up), find_unit(bare, unit)
-        world = check_motion(z_up(take_joints(motion[0], entries, 1/metres)*metres, axis), "its motion", check=False)
+        world = check_motion(z_up(take_joints(resampled, entries, 1/metres)*metres, axis), "its motion", check=False)
     except ValueError as e: raise ValueError(f"{path}: {e}") from e
     if knees: check_knees({path: world})
-    return Recording(world, fps, name, unit, axis, motion[1], first)
+    return Recording(world, fps, name, unit, axis, motion.fps, first)
 
 # %% ../nbs/16_joint_tables.ipynb #054f2501
 def read_bvh(

@@ -73,10 +73,10 @@ def too_near(
 # %% ../nbs/17_virtual.ipynb #1fbc277f
 def virtual_clips(
     positions:Mapping,                   # [subject][action] → (F, 17, 3) metres, world, z up
-    cameras:Sequence[Camera]|Callable,   # the same for everybody, or a function of the subject's name
+    cameras:Sequence[Camera]|Callable,   # the same for all subjects, or a function of the subject's name
     noise:DetectorNoise|None=DetectorNoise(), # None: exact projections
     seed:int=0,                          # of the noise
-    recentred:bool=True,                 # cut into pieces that stay in the capture area, each in its middle; False where it was recorded with these cameras
+    recentred:bool=True,                 # cut into pieces, each centred in the capture area; False: as it was recorded
 )->list[Clip]:
     "Every recording, or every piece of it, seen by every camera."
     clips = []
@@ -86,11 +86,14 @@ def virtual_clips(
         for action, world in actions.items():
             name = crc32(f"{subject}/{action}".encode())
             for k, piece in enumerate(capture_pieces(world) if recentred else [world]):
-                clips += [virtual_clip(piece, camera, np.random.default_rng([seed, name, i, k] if k else [seed, name, i]), noise, subject, action) for i, camera in enumerate(seen_by)]
+                for i, camera in enumerate(seen_by):
+                    rng = np.random.default_rng([seed, name, i, k] if k else [seed, name, i])
+                    clips.append(virtual_clip(piece, camera, rng, noise, subject, action))
     near = [int(too_near(c).sum()) for c in clips]
     if any(near):
         where = f"in {sum(near)} of {sum(map(len, clips))} frames, of {np.count_nonzero(near)} clips"
-        warnings.warn(f"{where}, a joint is nearer than {NEAREST} m to the camera or behind it; its keypoint means nothing", stacklevel=2)
+        warnings.warn(f"{where}, a joint is nearer than {NEAREST} m to the camera or behind it; "
+                      "its keypoint means nothing", stacklevel=2)
     return clips
 
 # %% ../nbs/17_virtual.ipynb #b290c2a6
@@ -106,12 +109,14 @@ def random_cameras(
 )->tuple[Camera, ...]:      # named random0, random1, ...
     "Cameras at random places, each upright and looking at the middle of the capture area."
     for name, (low, high) in dict(distance=distance, height=height, focal=focal).items():
-        if not 0 < low <= high < np.inf: raise ValueError(f"{name} is {(low, high)}; the least and the largest value, both above 0, are allowed")
+        if not 0 < low <= high < np.inf:
+            raise ValueError(f"{name} is {(low, high)}; the least and the largest value, both above 0, are allowed")
     if n < 1: raise ValueError(f"n is {n}; at least one camera is allowed")
     cameras = []
     for i in range(n):
         rng = np.random.default_rng([seed, i])
-        azimuth, far, high, f = rng.uniform(0, 2*np.pi), rng.uniform(*distance), rng.uniform(*height), rng.uniform(*focal)
+        azimuth, far = rng.uniform(0, 2*np.pi), rng.uniform(*distance)
+        high, f = rng.uniform(*height), rng.uniform(*focal)
         place = (middle[0] + far*np.cos(azimuth), middle[1] + far*np.sin(azimuth), high)
         size = resolutions[rng.integers(len(resolutions))]
         cameras.append(place_camera(place, middle + scatter*rng.standard_normal(3), f*min(size), size, f"random{i}"))

@@ -137,7 +137,7 @@ def test_resampling_keeps_bones_and_meets_the_curve(tmp_path, file_fps):
     make_bvh(tmp_path / "fine.bvh", fps=600, n_frames=1201)   # the same curves, ten times as fine
     assert np.abs(world - read_bvh(tmp_path / "fine.bvh")).max() < 2e-3
 
-def test_somebody_who_turns_round_does_not_spin(tmp_path):
+def test_a_body_that_turns_round_does_not_spin(tmp_path):
     make_bvh(tmp_path / "a.bvh", n_frames=61, orders=("YXZ",))
     lines = (tmp_path / "a.bvh").read_text().split("\n")
     i = lines.index("MOTION") + 3
