@@ -20,7 +20,7 @@ from .camera import h36m_cameras
 from .clips import Clip
 from .h36m import keypoints_file, measured_clips, read_keypoints
 from .detector import DetectorNoise
-from .mocap import random_cameras, virtual_clips, visible_share
+from .virtual import random_cameras, virtual_clips, visible_share
 from .motion_files import read_motion
 from .synthetic import FPS, SUBJECTS_TEST, SUBJECTS_TRAIN, synthetic_motion
 

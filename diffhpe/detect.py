@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import phase_bar
-from .keypoint_files import Sightings
+from .sightings import Sightings
 from .layouts import LAYOUTS
 
 # %% ../nbs/78_detect.ipynb #a1bc2dc3

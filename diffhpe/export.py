@@ -24,7 +24,7 @@ from matplotlib.animation import FuncAnimation
 
 from .camera import quaternion_to_matrix
 from .npz import read_npz
-from .mocap import unit_metres
+from .bvh import unit_metres
 from .files import write_atomically
 from .plot import FrameCatcher, animate_poses, save_gif
 from .skeleton import H36M_17

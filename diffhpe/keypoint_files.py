@@ -22,7 +22,7 @@ from fastcore.basics import patch
 
 from .files import write_atomically
 from .following import tell_apart
-from .h36m import read_npz
+from .npz import read_npz
 from .keypoint_formats import recognise
 from .layouts import JOINTS, Layout, find_layout, tidy_joints
 from .sightings import Sightings, in_time

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 import diffhpe
+from diffhpe.bvh import UNITS, bvh_kinematics, read_bvh_motion
 from diffhpe.datasets import load_dataset
 from diffhpe.motion_files import read_motion
-from diffhpe.mocap import (JOINT_TABLES, UNITS, body_axes, bvh_to_npz, capture_pieces, describe_import, forward_kinematics, import_bvh, import_recording, knees_ahead,
-    read_bvh, read_bvh_folder, read_bvh_motion, recipe_parts)
+from diffhpe.import_bvh import bvh_to_npz, describe_import, import_bvh, read_bvh_folder
+from diffhpe.joint_tables import JOINT_TABLES, body_axes, import_recording, knees_ahead, read_bvh, recipe_parts
 from diffhpe.skeleton import H36M_17
+from diffhpe.virtual import capture_pieces
 
 EXCERPT = Path(__file__).parent / "data/131_01.bvh"  # of CMU's motion capture, see the comment at its use below
 SHARED = Path(diffhpe.__file__).parents[2] / "shared/data"
@@ -88,7 +90,7 @@ BUT_HEAD = [j for j in range(17) if j not in (9, 10)]
 def test_every_order_of_angles(tmp_path, orders):
     where = make_bvh(tmp_path / "a.bvh", orders=orders)
     motion = read_bvh_motion(tmp_path / "a.bvh")
-    assert np.abs(forward_kinematics(motion)[0]/100 - np.stack([where[n] for n in motion.names], axis=1)).max() < 1e-6
+    assert np.abs(bvh_kinematics(motion)[0]/100 - np.stack([where[n] for n in motion.names], axis=1)).max() < 1e-6
     assert np.abs(read_bvh(tmp_path / "a.bvh", fps=30)[:, BUT_HEAD] - expected(where)[:, BUT_HEAD]).max() < 1e-5
 
 @pytest.mark.parametrize("naming", list(NAMINGS))
@@ -135,7 +137,7 @@ def test_resampling_keeps_bones_and_meets_the_curve(tmp_path, file_fps):
     make_bvh(tmp_path / "fine.bvh", fps=600, n_frames=1201)   # the same curves, ten times as fine
     assert np.abs(world - read_bvh(tmp_path / "fine.bvh")).max() < 2e-3
 
-def test_somebody_who_turns_round_does_not_spin(tmp_path):
+def test_a_body_that_turns_round_does_not_spin(tmp_path):
     make_bvh(tmp_path / "a.bvh", n_frames=61, orders=("YXZ",))
     lines = (tmp_path / "a.bvh").read_text().split("\n")
     i = lines.index("MOTION") + 3
@@ -151,6 +153,13 @@ def test_line_ends_and_byte_order_mark(tmp_path):
     (tmp_path / "c.bvh").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "a.bvh").read_bytes())
     assert all(np.array_equal(read_bvh(tmp_path / "a.bvh"), read_bvh(tmp_path / f"{x}.bvh")) for x in "bc")
 
+@pytest.mark.parametrize("change", [str.lower, lambda t: t.replace("\n\t", " \n").replace("{ \n", "{\n\n"), lambda t: re.sub(r"\s+\{", " {", t), lambda t: re.sub(r"End Site\s+(\{)\s+(OFFSET [^\n]+)\s+(\})", r"End \1 \2 \3", t)], ids=["small letters", "no tabs", "braces at the end of lines", "an End Site on one line"])
+def test_spelling_and_layout_do_not_matter(tmp_path, change):
+    make_bvh(tmp_path / "a.bvh", positions=("LeftHand",))
+    text = (tmp_path / "a.bvh").read_text()
+    (tmp_path / "b.bvh").write_text(change(text))
+    assert change(text) != text and np.array_equal(read_bvh(tmp_path / "a.bvh"), read_bvh(tmp_path / "b.bvh"))
+
 def test_a_rest_pose_before_the_motion_is_left_out(tmp_path):
     make_bvh(tmp_path / "a.bvh")
     lines = (tmp_path / "a.bvh").read_text().split("\n")
@@ -159,6 +168,40 @@ def test_a_rest_pose_before_the_motion_is_left_out(tmp_path):
     (tmp_path / "b.bvh").write_text("\n".join([*lines[:i + 1], "Frames: 32", lines[i + 2], rest, *lines[i + 3:]]))
     assert np.array_equal(read_bvh(tmp_path / "a.bvh"), read_bvh(tmp_path / "b.bvh"))
     assert import_recording(tmp_path / "b.bvh").skipped == 1 and len(read_bvh(tmp_path / "b.bvh", fps=30, skip=0)) == 32
+
+def before_the_motion(text, row):
+    "The text of a file with one more frame before its motion."
+    lines = text.split("\n"); i = lines.index("MOTION")
+    return "\n".join([*lines[:i + 1], f"Frames: {int(lines[i + 1].split()[1]) + 1}", lines[i + 2], row, *lines[i + 3:]])
+
+@pytest.mark.parametrize("fps", [24, 30, 60, 120])
+def test_a_rest_pose_whose_angles_are_not_zero_is_left_out(tmp_path, fps):
+    "As in CMU's conversion for MotionBuilder: a T-pose with hips and feet turned by some degrees, then a walk with hanging arms."
+    make_bvh(tmp_path / "a.bvh", fps=fps, n_frames=3*fps)
+    lines = (tmp_path / "a.bvh").read_text().split("\n"); i = lines.index("MOTION") + 3
+    joints, hang = list(BODY), dict(LeftArm=-70, RightArm=70)
+    for f in range(3*fps):                            # ZXY: the first angle of a joint is about z
+        row = lines[i + f].split()
+        for joint, angle in hang.items(): row[3 + 3*joints.index(joint)] = f"{float(row[3 + 3*joints.index(joint)])/2 + angle:.6f}"
+        lines[i + f] = " ".join(row)
+    text = "\n".join(lines)
+    rest = ["0", "95", "0", *["0"]*3*len(BODY)]
+    for joint, angle in dict(LeftUpLeg=20, RightUpLeg=-20, LeftFoot=17, RightFoot=-17).items(): rest[3 + 3*joints.index(joint)] = f"{angle}"
+    (tmp_path / "b.bvh").write_text(text); (tmp_path / "c.bvh").write_text(before_the_motion(text, " ".join(rest)))
+    assert [import_recording(tmp_path / f"{x}.bvh").skipped for x in "bc"] == [0, 1]
+    assert np.array_equal(read_bvh(tmp_path / "b.bvh"), read_bvh(tmp_path / "c.bvh"))
+
+@pytest.mark.parametrize("fps", [24, 30, 120])
+def test_motion_that_begins_at_once_is_no_rest_pose(tmp_path, fps):
+    for seed in range(4):
+        make_bvh(tmp_path / "a.bvh", fps=fps, n_frames=fps//2, seed=seed, bend=60, stride=4)   # 8 m/s
+        assert import_recording(tmp_path / "a.bvh", knees=False).skipped == 0
+
+def test_a_frame_time_that_is_wrong_can_be_said(tmp_path):
+    make_bvh(tmp_path / "a.bvh", fps=120, n_frames=121)
+    (tmp_path / "b.bvh").write_text((tmp_path / "a.bvh").read_text().replace("Frame Time:\t0.0083333", "Frame Time: .0416667"))
+    assert len(read_bvh(tmp_path / "b.bvh")) == 251 and np.array_equal(read_bvh(tmp_path / "b.bvh", file_fps=120), read_bvh(tmp_path / "a.bvh"))
+    assert import_recording(tmp_path / "b.bvh", file_fps=120).file_fps == 120
 
 def test_a_table_of_ones_own(tmp_path, monkeypatch):
     make_bvh(tmp_path / "a.bvh")
@@ -233,6 +276,24 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path, change):
     with pytest.raises(ValueError, match=r"bad\.bvh: ") as e: read_bvh(tmp_path / "bad.bvh")
     assert "\n" not in str(e.value) and len(str(e.value)) < 1500 and "plain.bvh" not in str(e.value)
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_one_frame_more_or_fewer_than_declared_is_read_with_a_warning(tmp_path, more):
+    make_bvh(tmp_path / "a.bvh")
+    text = (tmp_path / "a.bvh").read_text()
+    (tmp_path / "b.bvh").write_text(text.replace("Frames:\t31", f"Frames: {31 - more}"))
+    with pytest.warns(UserWarning, match=rf"b\.bvh: it declares {31 - more} frames and holds 31; those that it holds are read"): world = read_bvh(tmp_path / "b.bvh")
+    assert np.array_equal(world, read_bvh(tmp_path / "a.bvh"))
+    (tmp_path / "c.bvh").write_text(text.replace("Frames:\t31", f"Frames: {31 - 2*more}"))
+    with pytest.raises(ValueError, match=rf"c\.bvh: it declares {31 - 2*more} frames and holds 31; at least one, and as many as declared"): read_bvh(tmp_path / "c.bvh")
+
+@pytest.mark.parametrize("cut", [1, 3, 300])
+def test_a_file_that_breaks_off_is_refused(tmp_path, cut):
+    "At the end of its last but one line, within that line's last number, and within the line before."
+    make_bvh(tmp_path / "a.bvh")
+    text = (tmp_path / "a.bvh").read_text()
+    (tmp_path / "b.bvh").write_text("\n".join(text.split("\n")[:-2])[:-cut + 1 or None])
+    with pytest.raises(ValueError, match=r"b\.bvh: (it declares 31 frames and holds 30|frame 29 has \d+ values)"): read_bvh(tmp_path / "b.bvh")
+
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + bytes(1000), os.urandom(5000), b"HIERARCHY\n" + bytes(5000), b"\x80\x04\x95pickle"], ids=["png", "noise", "zeros", "pickle"])
 def test_binary_files_are_refused(tmp_path, content):
     (tmp_path / "bad.bvh").write_bytes(content)
@@ -251,7 +312,7 @@ def test_no_cut_of_a_file_crashes(tmp_path):
 def command(tmp_path_factory):
     "The command as an installation writes it."
     script = tmp_path_factory.mktemp("bin") / "diffhpe_import_bvh"
-    script.write_text("import sys\nfrom diffhpe.mocap import import_bvh\nsys.exit(import_bvh())\n")
+    script.write_text("import sys\nfrom diffhpe.import_bvh import import_bvh\nsys.exit(import_bvh())\n")
     return lambda *args: subprocess.run([sys.executable, str(script), *map(str, args)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 @pytest.fixture(scope="module")
@@ -286,20 +347,21 @@ def test_the_command_ends_with_a_sentence(command, folder, tmp_path):
     assert not list(tmp_path.iterdir())               # nothing is left behind
 
 WRONG = dict(subject=("(", "subject is '(', which is no regular expression"), fps=(0, "fps is 0; 1 to 1000 is allowed"), unit=("-1", "the unit '-1' is unknown; m, cm"), up=("x", "up is 'x'; 'y' and 'z' are allowed"),
-             skip=(-1, "skip is -1; a whole number of frames"), table=("mine", "the joint table 'mine' is unknown; bandai, cmu"))
+             skip=(-1, "skip is -1; a whole number of frames"), file_fps=(2000, "file_fps is 2000; 1 to 1000 is allowed"), table=("mine", "the joint table 'mine' is unknown; bandai, cmu"))
 
 @pytest.mark.parametrize("option", list(WRONG))
 @pytest.mark.parametrize("skip_bad", [False, True])
 def test_wrong_options_are_said_once_and_at_once(folder, tmp_path, monkeypatch, option, skip_bad):
-    monkeypatch.setattr("diffhpe.mocap.import_recording", lambda *_, **__: pytest.fail("a file was read"))
+    monkeypatch.setattr("diffhpe.import_bvh.import_recording", lambda *_, **__: pytest.fail("a file was read"))
     value, sentence = WRONG[option]
     with pytest.raises(SystemExit) as e: import_bvh.__wrapped__(str(folder), str(tmp_path / "data_3d_x.npz"), skip_bad=skip_bad, **{option: value})
     assert str(e.value).startswith(sentence) and "\n" not in str(e.value)
 
 @pytest.mark.parametrize("content, sentence", [("{'Hip'", "not JSON ("), ("", "not JSON ("), ("["*100_000, "not JSON ("), (b"\xff\xfe\0", "not JSON ("), ("[1]", "it holds '[1]'; an object"), ("null", "it holds 'None'; an object"),
-    ('{"Hip": "Hips"}', "the joint table 'given' has entries for ['Hip']; one for each of Hip, RHip"), (json.dumps({j: 3 for j in H36M_17.names}), "3 is no entry of a joint table")], ids=range(8))
+    ('{"Hip": "Hips"}', "the joint table 'given' has entries for ['Hip']; one for each of Hip, RHip"), (json.dumps({j: 3 for j in H36M_17.names}), "3 is no entry of a joint table"),
+    (json.dumps({j: ["Head", [0, 0, 10**400]] for j in H36M_17.names}), "['Head', [0, 0, 1000")], ids=range(9))
 def test_a_table_that_is_none_is_named(folder, tmp_path, monkeypatch, content, sentence):
-    monkeypatch.setattr("diffhpe.mocap.import_recording", lambda *_, **__: pytest.fail("a file was read"))
+    monkeypatch.setattr("diffhpe.import_bvh.import_recording", lambda *_, **__: pytest.fail("a file was read"))
     (tmp_path / "mine.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SystemExit) as e: import_bvh.__wrapped__(str(folder), str(tmp_path / "data_3d_x.npz"), table=str(tmp_path / "mine.json"))
     assert str(e.value).startswith(f"{tmp_path / 'mine.json'}: {sentence}") and "\n" not in str(e.value)
@@ -329,11 +391,11 @@ def test_bad_files_are_listed_or_left_out(command, tmp_path):
 
 def test_options_reach_the_files(command, folder, tmp_path):
     (tmp_path / "table.json").write_text(json.dumps(JOINT_TABLES["cmu"]))
-    done = command(folder, tmp_path / "data_3d_x.npz", "--table", tmp_path / "table.json", "--skip_bad", "--test", "Ann,Cyd", "--fps", 25, "--skip", 3, "--unit", "0.012", "--subject", "^(\\w+)/")
+    done = command(folder, tmp_path / "data_3d_x.npz", "--table", tmp_path / "table.json", "--skip_bad", "--test", "Ann,Cyd", "--fps", 25, "--skip", 3, "--file_fps", 15, "--unit", "0.012", "--subject", "^(\\w+)/")
     assert done.returncode == 0, done.stderr
     motion = read_motion(tmp_path / "data_3d_x.npz")
     assert (motion.fps, motion.subjects_train, motion.subjects_test) == (25, ("Eve",), ("Ann", "Cyd")) and "given (6)" in done.stdout and "0.012 m (6)" in done.stdout
-    assert len(motion.positions["Eve"]["walk 1"]) == int(36/30*25) + 1
+    assert len(motion.positions["Eve"]["walk 1"]) == int(36/15*25) + 1
 
 # The excerpt: 36 frames of subject 131, trial 1, every fourth of the 120 a second. The data used in this project was obtained from mocap.cs.cmu.edu.
 # The database was created with funding from NSF EIA-0196217. CMU's terms: free for all uses; not to be resold directly, even in converted form.
@@ -352,6 +414,16 @@ def test_swapped_names_of_the_excerpt_are_refused(command, tmp_path):
     done = command(tmp_path, tmp_path / "data_3d_x.npz")
     assert done.returncode == 1 and "a_walk.bvh and 1 more of 2 recordings: the knees bend forwards" in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "data_3d_x.npz").exists()
+
+def test_positions_of_the_excerpt_are_those_of_another_library():
+    "Frames 0, 12, 24 and 35 as pybvh 0.9.0 reads them, in the file's own unit and axes."
+    positions, names = bvh_kinematics(read_bvh_motion(EXCERPT))[0], read_bvh_motion(EXCERPT).names
+    for joint, there in dict(
+        LeftWrist=[[6.204339, 15.376939, -23.461516], [8.877191, 18.467821, -8.679825], [9.151185, 15.179932, -3.581566], [7.799268, 14.820534, 1.731394]],
+        RightWrist=[[1.595939, 15.401236, -17.555183], [.986998, 16.010951, -15.297605], [1.388588, 14.551762, -4.653696], [3.035328, 15.631645, 6.551896]],
+        LeftAnkle=[[4.094447, 2.028187, -14.656953], [4.364424, 1.797292, -13.786587], [5.81393, 5.136339, -7.729386], [6.572509, 1.907483, 11.526946]],
+        Head=[[4.494104, 22.800786, -19.650453], [4.790758, 23.865686, -11.1753], [4.841191, 23.487437, -2.790669], [5.560035, 23.245831, 4.141976]]).items():
+        assert np.abs(positions[[0, 12, 24, 35], names.index(joint)] - there).max() < 1e-6
 
 def test_the_walk_of_the_excerpt():
     world = read_bvh(EXCERPT)
@@ -372,7 +444,7 @@ def test_reference_positions(path):
     names, frames, positions = (reference[f"{path.stem}/{k}"] for k in ("names", "frames", "positions"))
     motion = read_bvh_motion(path)
     assert list(motion.names) == list(names)
-    assert np.abs(forward_kinematics(motion)[0][frames] - positions).max() < 1e-5
+    assert np.abs(bvh_kinematics(motion)[0][frames] - positions).max() < 1e-5
 
 @needs_shared
 @pytest.mark.parametrize("path", RAW, ids=lambda p: p.stem)

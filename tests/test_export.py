@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffhpe.camera import h36m_cameras
 from diffhpe.export import BVH_JOINTS, BVH_TABLE, LiftedMotion, bone_lengths, constant_bones, read_lifted, write
-from diffhpe.mocap import import_recording
+from diffhpe.joint_tables import import_recording
 from diffhpe.skeleton import H36M_17
 from diffhpe.synthetic import MOTIONS, make_body, make_style, synthetic_clip
 from diffhpe.viewer import viewer_html

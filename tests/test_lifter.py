@@ -12,8 +12,8 @@ import diffhpe
 from diffhpe.camera import h36m_cameras
 from diffhpe.command import example_clip, lift_command, lift_file
 from diffhpe.export import LiftedMotion, read_lifted, write
+from diffhpe.joint_tables import import_recording
 from diffhpe.lifter import SMOOTH, Lifter, smoothed
-from diffhpe.mocap import import_recording
 from diffhpe.models import DiffHPE
 from diffhpe.skeleton import H36M_17
 from diffhpe.trajectory import Intrinsics, root_trajectory

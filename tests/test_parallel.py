@@ -60,7 +60,7 @@ CASES = [(torch.float64, 4), (torch.float64, 5), (torch.float64, 1), (torch.floa
 
 def clips(n, n_frames):
     from diffhpe.camera import h36m_cameras
-    from diffhpe.mocap import virtual_clips
+    from diffhpe.virtual import virtual_clips
     rng = np.random.default_rng(n)
     motion = {"S1": {f"Walking {i}": np.array([0, 0, 1.]) + rng.normal(0, .3, (1, 17, 3))
                      + rng.normal(0, .01, (n_frames, 17, 3)).cumsum(0) for i in range(n)}}

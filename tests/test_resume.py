@@ -22,8 +22,8 @@ import diffhpe.training as training
 from diffhpe.camera import h36m_cameras
 from diffhpe.clips import WindowSet
 from diffhpe.config import FitConfig
-from diffhpe.mocap import virtual_clips
 from diffhpe.models import DiffHPE
+from diffhpe.virtual import virtual_clips
 
 folder, half_write = Path(sys.argv[1]), int(sys.argv[2])
 rng = np.random.default_rng(0)
