@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MADE', 'JOINTS', 'LAYOUTS', 'Layout', 'average', 'sources_of', 'make_layout', 'find_layout', 'tidy_joints',
-           'found_joints', 'to_h36m', 'body_points']
+           'found_joints', 'share_outside', 'to_h36m', 'body_points']
 
 # %% ../nbs/60_layouts.ipynb #be491988
 from collections.abc import Mapping, Sequence
@@ -20,18 +20,30 @@ class Layout:
     "How a detector's joints make the 17 of Human3.6M."
     name:str               # in messages
     joints:tuple[str, ...] # (K,) the source's joints, in its order; left and right are the person's own
-    sources:tuple          # (17,) in the order of `H36M_17`: pairs (source joint 0 … K-1, weight) of each target, or () if it is never there
+    sources:tuple          # (17,) as `H36M_17`: of each target pairs (source joint 0 … K-1, weight), or () for none
 
     def __post_init__(self):
         object.__setattr__(self, "joints", (self.joints,) if isinstance(self.joints, str) else tuple(self.joints))
-        try: object.__setattr__(self, "sources", tuple(tuple((int(k), float(w)) for k, w in pairs) for pairs in self.sources))
-        except (TypeError, ValueError) as e: raise ValueError(f"layout {self.name!r}: sources are not 17 tuples of pairs (joint, weight); only those are allowed") from e
-        if not self.joints or len(set(self.joints)) != len(self.joints): raise ValueError(f"layout {self.name!r}: joints {self.joints} are empty or repeat; one name for each is allowed")
-        if len(self.sources) != H36M_17.n_joints: raise ValueError(f"layout {self.name!r} makes {len(self.sources)} joints; exactly the {H36M_17.n_joints} of Human3.6M are allowed")
+        try:
+            object.__setattr__(self, "sources",
+                               tuple(tuple((int(k), float(w)) for k, w in pairs) for pairs in self.sources))
+        except (TypeError, ValueError) as e:
+            raise ValueError(f"layout {self.name!r}: sources are not 17 tuples of pairs (joint, weight); "
+                             "only those are allowed") from e
+        if not self.joints or len(set(self.joints)) != len(self.joints):
+            raise ValueError(f"layout {self.name!r}: joints {self.joints} are empty or repeat; "
+                             "one name for each is allowed")
+        if len(self.sources) != H36M_17.n_joints:
+            raise ValueError(f"layout {self.name!r} makes {len(self.sources)} joints; "
+                             f"exactly the {H36M_17.n_joints} of Human3.6M are allowed")
         for target, pairs in zip(H36M_17.names, self.sources):
             joints, weights = [k for k, _ in pairs], [w for _, w in pairs]
-            if len(set(joints)) != len(joints) or not all(0 <= k < self.n_joints for k in joints): raise ValueError(f"layout {self.name!r}: {target} is made from joints {joints}; each of 0 … {self.n_joints - 1} is allowed once")
-            if pairs and not (all(0 < abs(w) < 10 for w in weights) and abs(sum(weights) - 1) < 1e-6): raise ValueError(f"layout {self.name!r}: {target} has the weights {weights}; ones with sum 1, none of them 0, are allowed")
+            if len(set(joints)) != len(joints) or not all(0 <= k < self.n_joints for k in joints):
+                raise ValueError(f"layout {self.name!r}: {target} is made from joints {joints}; "
+                                 f"each of 0 … {self.n_joints - 1} is allowed once")
+            if pairs and not (all(0 < abs(w) < 10 for w in weights) and abs(sum(weights) - 1) < 1e-6):
+                raise ValueError(f"layout {self.name!r}: {target} has the weights {weights}; "
+                                 "ones with sum 1, none of them 0, are allowed")
 
     @property
     def n_joints(self)->int: "Number of source joints, $K$."; return len(self.joints)
@@ -41,7 +53,8 @@ class Layout:
         return np.array([[dict(pairs).get(k, 0.) for k in range(self.n_joints)] for pairs in self.sources])
 
 # %% ../nbs/60_layouts.ipynb #f2abc6a5
-MADE = {"Hip": ("RHip", "LHip"), "Thorax": ("RShoulder", "LShoulder"), "Spine": ("Hip", "Thorax")} # targets that may be left out, and whose mean they are
+# targets that may be left out, and whose mean they are
+MADE = {"Hip": ("RHip", "LHip"), "Thorax": ("RShoulder", "LShoulder"), "Spine": ("Hip", "Thorax")}
 
 def average(
     parts:Sequence,   # each a sequence of pairs (joint, weight), such as a target is made from
@@ -61,25 +74,31 @@ def sources_of(
     def index(one):
         if isinstance(one, str) and one in joints: return joints.index(one)
         if isinstance(one, (int, np.integer)) and not isinstance(one, bool) and 0 <= one < len(joints): return int(one)
-        raise ValueError(f"{where} asks for the joint {one!r}; allowed are 0 … {len(joints) - 1} and {', '.join(joints)}")
+        raise ValueError(f"{where} asks for the joint {one!r}; allowed are 0 … "
+                         f"{len(joints) - 1} and {', '.join(joints)}")
     if wanted is None: return ()
     if isinstance(wanted, Mapping) and wanted: return tuple((index(one), float(w)) for one, w in wanted.items())
     several = list(wanted) if isinstance(wanted, (list, tuple, Mapping)) else [wanted]
-    if not several: raise ValueError(f"{where} asks for an empty list of joints; None is allowed for a joint that is never there")
+    if not several:
+        raise ValueError(f"{where} asks for an empty list of joints; None is allowed for a joint that is never there")
     return average([[(index(one), 1.)] for one in several])
 
 # %% ../nbs/60_layouts.ipynb #7b0e3f3d
 def make_layout(
     name:str,              # of the layout
     joints:Sequence[str],  # (K,) the source's joints, in its order
-    mapping:Mapping,       # name of an H36M joint → source joint by name or index, a list of them, a dict of them with weights, or None; Hip, Thorax and Spine may be left out
+    mapping:Mapping,       # name of an H36M joint → source joints, as of `sources_of`; those of `MADE` may be left out
 )->Layout:                 # to be given to `to_h36m`
     "A layout of your own."
     joints, where = tuple(joints), lambda target: f"layout {name!r}: {target}"
     unknown = [t for t in mapping if t not in H36M_17.names]
-    if unknown: raise ValueError(f"layout {name!r} maps to {', '.join(map(repr, unknown))}; allowed are {', '.join(H36M_17.names)}")
+    if unknown:
+        raise ValueError(f"layout {name!r} maps to {', '.join(map(repr, unknown))}; "
+                         f"allowed are {', '.join(H36M_17.names)}")
     lacking = [t for t in H36M_17.names if t not in mapping and t not in MADE]
-    if lacking: raise ValueError(f"layout {name!r} says nothing of {', '.join(lacking)}; a joint, a list of joints, or None where there is nothing, is allowed")
+    if lacking:
+        raise ValueError(f"layout {name!r} says nothing of {', '.join(lacking)}; "
+                         "a joint, a list of joints, or None where there is nothing, is allowed")
     sources = {target: sources_of(wanted, joints, where(target)) for target, wanted in mapping.items()}
     for target, parts in MADE.items():
         if target not in sources: sources[target] = average([sources[part] for part in parts])
@@ -87,24 +106,28 @@ def make_layout(
 
 # %% ../nbs/60_layouts.ipynb #4e56687b
 JOINTS = { # the joints of each layout, in its order
-    "coco": "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
-            "left_hip right_hip left_knee right_knee left_ankle right_ankle",
-    "coco18": "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip right_knee right_ankle "
-              "left_hip left_knee left_ankle right_eye left_eye right_ear left_ear",
-    "body25": "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist hip right_hip right_knee right_ankle "
-              "left_hip left_knee left_ankle right_eye left_eye right_ear left_ear left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel",
-    "blazepose": "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear right_ear mouth_left mouth_right "
-                 "left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist left_pinky right_pinky left_index right_index left_thumb right_thumb "
-                 "left_hip right_hip left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index right_foot_index",
+    "coco": "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+            "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle",
+    "coco18": "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip "
+              "right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear",
+    "body25": "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist hip right_hip "
+              "right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear left_big_toe "
+              "left_small_toe left_heel right_big_toe right_small_toe right_heel",
+    "blazepose": "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear "
+                 "right_ear mouth_left mouth_right left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+                 "right_wrist left_pinky right_pinky left_index right_index left_thumb right_thumb left_hip right_hip "
+                 "left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index right_foot_index",
     "mpii": "right_ankle right_knee right_hip left_hip left_knee left_ankle pelvis thorax upper_neck head_top "
             "right_wrist right_elbow right_shoulder left_shoulder left_elbow left_wrist",
     "h36m": " ".join(H36M_17.names)}
-JOINTS["halpe26"] = JOINTS["coco"] + " head neck hip left_big_toe right_big_toe left_small_toe right_small_toe left_heel right_heel"
+JOINTS["halpe26"] = (JOINTS["coco"] + " head neck hip left_big_toe right_big_toe left_small_toe "
+                                      "right_small_toe left_heel right_heel")
 
 # %% ../nbs/60_layouts.ipynb #333c53cc
 _LIMBS = {side[0].upper() + joint: f"{side}_{source}" for side in ("right", "left") for joint, source in dict(
     Hip="hip", Knee="knee", Foot="ankle", Shoulder="shoulder", Elbow="elbow", Wrist="wrist").items()}
-_FACE = {"Neck/Nose": "nose", "Head": {"left_ear": .75, "right_ear": .75, "left_shoulder": -.25, "right_shoulder": -.25}}
+_FACE = {"Neck/Nose": "nose",
+         "Head": {"left_ear": .75, "right_ear": .75, "left_shoulder": -.25, "right_shoulder": -.25}}
 LAYOUTS = {name: make_layout(name, JOINTS[name].split(), mapping) for name, mapping in {
     "coco": {**_LIMBS, **_FACE},
     "halpe26": {**_LIMBS, "Hip": "hip", "Thorax": "neck", "Neck/Nose": "nose", "Head": "head"},
@@ -131,7 +154,8 @@ def tidy_joints(
     "Joints and confidences in one array, and what is missing in one way."
     if (np.abs(points) > 1e7).any():
         far = np.nanmax(np.abs(points))
-        raise ValueError(f"the keypoints reach {far:g} px; up to 10,000,000, and NaN or null for what is missing, are allowed")
+        raise ValueError(f"the keypoints reach {far:g} px; up to 10,000,000, and NaN or null for "
+                         "what is missing, are allowed")
     trust = np.ones(points.shape[:-1]) if trust is None else np.nan_to_num(trust, posinf=np.inf, neginf=-np.inf)
     if (np.abs(trust) > 10).any():
         high = trust[np.abs(trust) > 10][0]
@@ -148,21 +172,43 @@ def found_joints(
     confidence=None,   # (F, K), 0 … 1; what goes a little beyond is cut
 )->tuple[np.ndarray, np.ndarray]: # (F, K, 2) float64 px, 0 where nothing was found; (F, K) float64 confidence, 0 there
     "Keypoints and confidences after all checks; without confidences, 1 for what was found."
-    try: points, trust = np.asarray(keypoints, np.float64), None if confidence is None else np.asarray(confidence, np.float64)
-    except (TypeError, ValueError) as e: raise ValueError("keypoints or confidence are no regular array of numbers; (F, K, 2) and (F, K) are allowed") from e
-    if points.ndim == 3 and points.shape[2] == 3: raise ValueError(f"keypoints have shape {points.shape}, three numbers a joint; (F, K, 2) is allowed, and a third number goes to confidence=keypoints[..., 2]")
+    try:
+        points, trust = (np.asarray(keypoints, np.float64),
+                         None if confidence is None else np.asarray(confidence, np.float64))
+    except (TypeError, ValueError) as e:
+        raise ValueError("keypoints or confidence are no regular array of numbers; "
+                         "(F, K, 2) and (F, K) are allowed") from e
+    if points.ndim == 3 and points.shape[2] == 3:
+        raise ValueError(f"keypoints have shape {points.shape}, three numbers a joint; "
+                         "(F, K, 2) is allowed, and a third number goes to confidence=keypoints[..., 2]")
     if points.ndim != 3 or points.shape[2] != 2:
-        hint = "; keypoints[None] makes a clip of one frame" if points.ndim == 2 else "; one person at a time" if points.ndim == 4 else ""
+        hint = ("; keypoints[None] makes a clip of one frame" if points.ndim == 2
+                else "; one person at a time" if points.ndim == 4 else "")
         raise ValueError(f"keypoints have shape {points.shape}; (F, K, 2) is allowed{hint}")
     if not len(points): raise ValueError("keypoints have no frame; at least one is needed")
     if points.shape[1] != layout.n_joints:
         others = [name for name, other in LAYOUTS.items() if other.n_joints == points.shape[1]]
-        raise ValueError(f"keypoints have {points.shape[1]} joints, and layout {layout.name!r} has {layout.n_joints}; {points.shape[1]} {'are in ' + ', '.join(others) if others else 'are in no layout that is known here'}")
-    if np.isinf(points).any(): raise ValueError(f"keypoints hold an infinity in frame {int(np.argwhere(np.isinf(points))[0, 0])}; finite numbers, and NaN for what is missing, are allowed")
+        raise ValueError(f"keypoints have {points.shape[1]} joints, and layout {layout.name!r} has {layout.n_joints}; "
+                         f"{points.shape[1]} "
+                         f"{'are in ' + ', '.join(others) if others else 'are in no layout that is known here'}")
+    if np.isinf(points).any():
+        raise ValueError(f"keypoints hold an infinity in frame {int(np.argwhere(np.isinf(points))[0, 0])}; "
+                         "finite numbers, and NaN for what is missing, are allowed")
     if trust is not None and trust.shape != points.shape[:2]:
         raise ValueError(f"confidence has shape {trust.shape}; {points.shape[:2]}, one for each joint, is allowed")
     joints = tidy_joints(points, trust)
     return np.nan_to_num(joints[..., :2]), joints[..., 2]
+
+# %% ../nbs/60_layouts.ipynb #4b250e6d
+def share_outside(
+    keypoints:np.ndarray,  # (..., 2) px, NaN where nothing was found
+    confidence:np.ndarray, # (...), 0 … 1
+    size:Sequence,         # (w, h) px, of the pictures
+    threshold:float=.3,    # joints with this confidence or less do not count
+)->float:                  # 0 … 1
+    "The share of the joints that lie outside of the picture."
+    there = keypoints[(confidence > threshold) & np.isfinite(keypoints).all(-1)]
+    return float(((there < 0) | (there > size)).any(-1).mean()) if len(there) else 0.
 
 # %% ../nbs/60_layouts.ipynb #18cf6d3d
 def to_h36m(
@@ -172,13 +218,16 @@ def to_h36m(
     threshold:float=.3,    # a source joint with this confidence or less is not believed, 0 … 1
     mirrored:bool=False,   # the pictures are mirror images, as those of a selfie camera may be
     width:float|None=None, # px, of the picture; needed if it is mirrored
-)->tuple[np.ndarray, np.ndarray, np.ndarray]: # (F, 17, 2) float32 px, NaN where missing; (F, 17) bool, visible; (F, 17) float32 confidence, 0 … 1
+)->tuple[np.ndarray, np.ndarray, np.ndarray]: # (F, 17, 2) px, NaN where missing; (F, 17) bool, visible; (F, 17) trust
     "The 17 joints of Human3.6M from those of a detector."
     layout = find_layout(layout)
     points, trust = found_joints(keypoints, layout, confidence)
     if not 0 <= threshold < 1: raise ValueError(f"threshold is {threshold}; 0 or more, and less than 1, is allowed")
-    if mirrored and not (width and width > 0): raise ValueError(f"mirrored pictures have the width {width}; a positive number of pixels is needed to turn them")
-    trust = np.stack([trust[:, [k for k, _ in pairs]].min(1) if pairs else np.zeros(len(trust)) for pairs in layout.sources], 1)
+    if mirrored and not (width and width > 0):
+        raise ValueError(f"mirrored pictures have the width {width}; a positive number of "
+                         "pixels is needed to turn them")
+    trust = np.stack([trust[:, [k for k, _ in pairs]].min(1) if pairs else np.zeros(len(trust))
+                      for pairs in layout.sources], 1)
     visible = trust > threshold
     pixels = np.where(visible[..., None], np.einsum("jk,fkc->fjc", layout.weights, points), np.nan)
     if mirrored:
@@ -191,17 +240,28 @@ def body_points(
     poses:np.ndarray, # (F, 17, 3) metres, any frame
 )->dict:              # joint of any of the `LAYOUTS`, or of `H36M_17` → (F, 3) metres
     "A body's joints in all layouts' words, with face, hands and feet where they would be, roughly."
-    P, unit = dict(zip(H36M_17.names, np.moveaxis(poses, 1, 0).astype("f8"))), lambda v: v/np.linalg.norm(v, axis=-1, keepdims=True)
-    up, S = unit(P["Head"] - P["Thorax"]), np.linalg.norm(P["Head"] - P["Thorax"], axis=-1, keepdims=True)/.157  # head and neck are 0.157 of the stature
+    P, unit = (dict(zip(H36M_17.names, np.moveaxis(poses, 1, 0).astype("f8"))),
+               lambda v: v/np.linalg.norm(v, axis=-1, keepdims=True))
+    # head and neck are 0.157 of the stature
+    up, S = unit(P["Head"] - P["Thorax"]), np.linalg.norm(P["Head"] - P["Thorax"], axis=-1, keepdims=True)/.157
     ahead = unit(np.cross(P["LShoulder"] - P["RShoulder"], up))
-    at = {**P, **{source: P[target] for target, source in zip("Hip Thorax Neck/Nose Head Head".split(), "pelvis thorax nose head head_top".split())}}
-    at |= {"hip": (P["RHip"] + P["LHip"])/2, "neck": (P["RShoulder"] + P["LShoulder"])/2, "upper_neck": P["Thorax"] + .027*S*up}
+    at = {**P, **{source: P[target] for target, source in zip("Hip Thorax Neck/Nose Head Head".split(),
+                                                              "pelvis thorax nose head head_top".split())}}
+    at |= {"hip": (P["RHip"] + P["LHip"])/2, "neck": (P["RShoulder"] + P["LShoulder"])/2,
+           "upper_neck": P["Thorax"] + .027*S*up}
     for s, side in (("L", "left"), ("R", "right")):
         out = np.cross(up, ahead)*(1 if s == "L" else -1)
         face, leg = lambda x, y, z: at["nose"] + S*(x*ahead + y*out + z*up), unit(P[f"{s}Knee"] - P[f"{s}Foot"])
         hand, foot = unit(P[f"{s}Wrist"] - P[f"{s}Elbow"]), unit(np.cross(P["LHip"] - P["RHip"], leg))
-        at |= {f"{side}_{source}": P[s + joint] for joint, source in dict(Hip="hip", Knee="knee", Foot="ankle", Shoulder="shoulder", Elbow="elbow", Wrist="wrist").items()}
-        at |= {f"{side}_eye": face(0, .018, .033), f"{side}_eye_inner": face(0, .01, .033), f"{side}_eye_outer": face(0, .026, .033), f"{side}_ear": face(-.045, .045, .03), f"mouth_{side}": face(0, .015, -.015)}
-        at |= {f"{side}_{f}": P[f"{s}Wrist"] + S*(.06*hand + y*out) for f, y in dict(pinky=-.015, index=0, thumb=.015).items()}
-        at |= {f"{side}_{t}": P[f"{s}Foot"] + S*(x*foot - .03*leg + y*out) for t, (x, y) in dict(big_toe=(.11, -.01), small_toe=(.09, .02), heel=(-.04, 0), foot_index=(.11, 0)).items()}
+        at |= {f"{side}_{source}": P[s + joint]
+               for joint, source in dict(Hip="hip", Knee="knee", Foot="ankle", Shoulder="shoulder", Elbow="elbow",
+                                         Wrist="wrist").items()}
+        at |= {f"{side}_eye": face(0, .018, .033), f"{side}_eye_inner": face(0, .01, .033),
+               f"{side}_eye_outer": face(0, .026, .033), f"{side}_ear": face(-.045, .045, .03),
+               f"mouth_{side}": face(0, .015, -.015)}
+        at |= {f"{side}_{f}": P[f"{s}Wrist"] + S*(.06*hand + y*out)
+               for f, y in dict(pinky=-.015, index=0, thumb=.015).items()}
+        at |= {f"{side}_{t}": P[f"{s}Foot"] + S*(x*foot - .03*leg + y*out)
+               for t, (x, y) in dict(big_toe=(.11, -.01), small_toe=(.09, .02), heel=(-.04, 0),
+                                     foot_index=(.11, 0)).items()}
     return at

@@ -9,6 +9,7 @@ from diffhpe.export import LiftedMotion
 from diffhpe.keypoint_files import DetectedClip, open_keypoint_file, people_in, read_keypoint_file, write_keypoint_npz
 from diffhpe.keypoint_formats import FORMATS
 from diffhpe.layouts import JOINTS, LAYOUTS, to_h36m
+from diffhpe.trajectory import Intrinsics
 
 LAYOUT_OF = {17: "coco", 18: "coco18", 25: "body25", 26: "halpe26"}
 
@@ -233,6 +234,59 @@ def test_a_file_is_read_and_followed_once(tmp_path, monkeypatch):
     for who in found.people: same(found.clip(who), read_keypoint_file(path, person=who))
     same(found.clip(), read_keypoint_file(path)); same(found.clip(2, "coco"), read_keypoint_file(path, "coco", 2))
     assert calls.count("follow_people") == 1 + 3 + 2
+
+class Stub:
+    "A lifter that keeps what it is asked, and lifts nothing."
+    def __init__(self): self.asked = []
+    def __call__(self, keypoints, size, layout, confidence, rate, person, **options):
+        self.asked.append(dict(keypoints=keypoints, size=size, fps=rate, person=person, **options))
+        return LiftedMotion(np.zeros((len(keypoints), 17, 3)), fps=rate, person=person)
+
+def lifted(path, size=(640, 480), layout="coco", person=None, **options):
+    "What a lifter is asked for a file, and what is said."
+    lifter, said = Stub(), []
+    command.lift_file(path, lifter, size, layout, person, say=said.append, **options)
+    return lifter.asked, said
+
+def test_all_are_those_who_are_really_there(tmp_path):
+    "Ghosts of a frame are left out, however many there are, in one sentence; who passes by for a second is not."
+    seen_in = lambda frames, k: known(F=100, missing=[f for f in range(100) if f not in frames], shift=9*k, seed=k)
+    people = {7: seen_in(range(100), 0), 4: seen_in(range(30), 1), 5: seen_in(range(10), 2)}
+    path = coco_results(tmp_path, people | {50 + f: seen_in({f}, f) for f in range(0, 100, 3)})
+    asked, said = lifted(path, (1920, 1080), person="all", fps=25)
+    assert [(one["person"], len(one["keypoints"])) for one in asked] == [("7", 100), ("4", 30)]
+    assert len(said) == 1 and said[0].endswith(" and 30 others")
+    assert said[0].startswith(f"{path}: 35 of 37 people are seen in fewer than 13 frames and left out: 5, ")
+    assert [len(one["keypoints"]) for one in lifted(path, (1920, 1080), person="5", fps=25)[0]] == [10]   # by name, yes
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_size_that_does_not_fit_is_noticed(write, tmp_path):
+    "The walker is in 100 … 340 by 100 … 300 px."
+    path = write(tmp_path, {None: known()})
+    assert not [s for s in lifted(path, (640, 480), fps=50)[1] if "outside" in s]
+    said = lifted(path, (280, 480), fps=50)[1]
+    assert any("of the joints outside of the pictures; is their size 280x480?" in s for s in said)
+    with pytest.raises(ValueError, match="of the joints lie outside of the pictures, if their size is 160x120"): lifted(path, (160, 120), fps=50)
+
+@pytest.mark.parametrize("write", [w for w in WRITERS if w is not coco_annotations])
+def test_shares_of_the_picture_are_pixels_in_the_end(write, tmp_path):
+    "OpenPose's keypoint_scale 3, MediaPipe, YOLO's xyn; and keypoint_scale 4, which could be mistaken for it."
+    rows = known()
+    shares = rows/(640, 480, 1)
+    asked, said = lifted(write(tmp_path, {None: shares}), fps=50)
+    wanted = command.even_rows(clip_of(rows.clip(None, [np.inf, np.inf, 1])))[0].keypoints
+    np.testing.assert_allclose(np.nan_to_num(asked[0]["keypoints"]), np.nan_to_num(wanted), rtol=1e-5)
+    assert any("has keypoints from 0 to 1: shares of the picture, 640x480, assumed" in s for s in said)
+    both = np.where(rows[..., :1] != 0, (2*shares[..., :2] - 1), 0)
+    (tmp_path/"4").mkdir()
+    with pytest.raises(ValueError, match="pixels, or shares of the picture from 0 to 1, are allowed"):
+        lifted(write(tmp_path/"4", {None: np.concatenate([both, rows[..., 2:]], -1)}), fps=50)
+
+def test_a_focal_length_needs_a_size_from_anywhere(tmp_path):
+    path = arrays_json(tmp_path, {None: known()})
+    with pytest.raises(ValueError, match="does not say how large the pictures are"): lifted(path, None, focal=1000.)
+    path.write_text(json.dumps(json.loads(path.read_text()) | dict(image_size=[640, 480])))
+    for size in (None, (640, 480)): assert lifted(path, size, focal=1000.)[0][0]["intrinsics"] == Intrinsics((1000, 1000), (320, 240), (640, 480))
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_the_corner_is_nobody_whatever_its_confidence(write, tmp_path):
