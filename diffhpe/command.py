@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from fastcore.script import call_parse, store_true
 
-from .export import WRITERS, write
 from .keypoint_files import DetectedClip, Sightings, in_pixels, read_sightings
 from .layouts import find_layout
 from .lifter import SMOOTH, TRAINED_FPS, Lifter
 from .trajectory import Intrinsics
 from .viewer import write_viewer
+from .write import WRITERS, write
 
 # %% ../nbs/80_command.ipynb #69fe8502
 def example_clip()->Path: # diffhpe/data/example.json

@@ -21,7 +21,7 @@ from torch import nn
 from .camera import normalize_screen
 from .coherence import constant_lengths
 from .parallel import choose_device
-from .export import LiftedMotion
+from .lifted import LiftedMotion
 from .framing import frame_person
 from .layouts import LAYOUTS, Layout, to_h36m
 from .models import DiffHPE, load_checkpoint

@@ -8,12 +8,16 @@ import pybvh
 import pytest
 from PIL import Image
 
+from diffhpe.bvh_export import BVH_JOINTS, BVH_TABLE
 from diffhpe.camera import h36m_cameras
-from diffhpe.export import BVH_JOINTS, BVH_TABLE, LiftedMotion, bone_lengths, constant_bones, read_lifted, write
+from diffhpe.coherence import bone_lengths, walk_tree
+from diffhpe.lifted import LiftedMotion
 from diffhpe.mocap import import_recording
+from diffhpe.motion_files import read_lifted
 from diffhpe.skeleton import H36M_17
 from diffhpe.synthetic import MOTIONS, make_body, make_style, synthetic_clip
 from diffhpe.viewer import viewer_html
+from diffhpe.write import write
 
 CAMERA = h36m_cameras("S9")[0]
 
@@ -49,7 +53,7 @@ def test_bvh_says_how_far_changing_bones_move(tmp_path):
     read, _ = through_pybvh(tmp_path/"a.bvh")
     moved = distance(read, m.placed)
     assert mean == pytest.approx(moved.mean(), abs=2e-4) and most == pytest.approx(moved.max(), abs=2e-4) and mean > .005
-    assert distance(read, constant_bones(m.placed, bone_lengths(m.poses))).max() < 1e-3
+    assert distance(read, walk_tree(m.placed, bone_lengths(m.poses, symmetric=False))).max() < 1e-3
     for parent, j in H36M_17.segments: assert np.ptp(distance(read[:, j], read[:, parent])) < 1e-4
 
 @pytest.mark.parametrize("fps", [24, 25, 30, 59.94, 120])

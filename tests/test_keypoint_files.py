@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from diffhpe import command, keypoint_files
-from diffhpe.export import LiftedMotion
+from diffhpe.lifted import LiftedMotion
 from diffhpe.keypoint_files import KINDS, DetectedClip, people, read_keypoint_file, recognise, write_keypoint_npz
 from diffhpe.layouts import JOINTS, LAYOUTS, to_h36m
 

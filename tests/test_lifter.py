@@ -11,14 +11,16 @@ import torch
 import diffhpe
 from diffhpe.camera import h36m_cameras
 from diffhpe.command import example_clip, lift_command, lift_file
-from diffhpe.export import LiftedMotion, read_lifted, write
+from diffhpe.lifted import LiftedMotion
 from diffhpe.lifter import SMOOTH, Lifter, smoothed
 from diffhpe.mocap import import_recording
 from diffhpe.models import DiffHPE
+from diffhpe.motion_files import read_lifted
 from diffhpe.skeleton import H36M_17
 from diffhpe.trajectory import Intrinsics, root_trajectory
 from diffhpe.uncertainty import Calibration
 from diffhpe.windows import border_ratio, window_starts
+from diffhpe.write import write
 
 DATA = Path(__file__).parent/"data"
 COMMAND = Path(sys.executable).with_name("diffhpe_lift")
