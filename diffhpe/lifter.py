@@ -18,6 +18,7 @@ from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
+from .aggregators import get_aggregator
 from .camera import normalize_screen
 from .coherence import constant_lengths
 from .parallel import choose_device
@@ -25,7 +26,7 @@ from .lifted import LiftedMotion
 from .framing import frame_person
 from .layouts import LAYOUTS, Layout, to_h36m
 from .models import DiffHPE, load_checkpoint
-from .trajectory import Intrinsics, get_aggregator, root_trajectory
+from .trajectory import Intrinsics, root_trajectory
 from .uncertainty import Calibration, load_calibration, spread_of
 from .windows import lift_stream
 
