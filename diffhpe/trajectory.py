@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solveh_banded
+import scipy  # whose parts are loaded where they are first used
 
 from .camera import checked, finite_tuple
 
@@ -177,7 +177,7 @@ def smooth_root(
     for i, a in enumerate((1, -2, 1)):
         for j, b in enumerate((1, -2, 1)):
             if i <= j: bands[6 - 3*(j - i), 3*j:3*(F - 2 + j)] += prior*a*b
-    return solveh_banded(bands, np.einsum("fij,fj->fi", information, root).ravel()).reshape(F, 3)
+    return scipy.linalg.solveh_banded(bands, np.einsum("fij,fj->fi", information, root).ravel()).reshape(F, 3)
 
 # %% ../nbs/61_trajectory.ipynb #b264a9c4
 def root_trajectory(

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fastcore.docments import docments
 
 import diffhpe
 from diffhpe.camera import h36m_cameras
 from diffhpe.command import example_clip, lift_command, lift_file
 from diffhpe.lifted import LiftedMotion
-from diffhpe.lifter import SMOOTH, Lifter, smoothed
+from diffhpe.lifter import SMOOTH, Lifter, LiftOptions, smoothed
 from diffhpe.mocap import import_recording
 from diffhpe.models import DiffHPE
 from diffhpe.motion_files import read_lifted
@@ -115,6 +116,14 @@ def test_names_of_the_lifter_are_its_own():
     names = {m: set(import_module(f"diffhpe.{m}").__all__) for m in modules}
     assert {n: m for m, public in names.items() for n in public & names["lifter"] if m != "lifter"} == {}
 
+def test_importing_the_lifter_loads_little_beside_pytorch():
+    "What draws, reads notebooks or reads motion capture is loaded by those who use it, and so are SciPy's parts."
+    others = ["IPython", "matplotlib", "nbformat", "papermill", "PIL", "pybvh", "scipy.interpolate", "scipy.ndimage",
+              "scipy.optimize"]
+    loaded = f"import sys; from diffhpe.lifter import Lifter; print(*(m for m in {others} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.split() == []
+
 # --- every argument does what it says, at a rate that is not the models' own; what is asked holds for any weights
 
 FPS, WRIST = 30, 13
@@ -210,6 +219,14 @@ def aggregate_chooses(lift):
     medoid = lift(aggregate="medoid")
     assert min(apart(medoid.poses, h) for h in medoid.hypotheses) < 1e-6 and apart(medoid.poses, lift().poses) > 1e-4
 
+def windows_share_frames(lift):
+    assert same(lift(overlap=18), lift()) and not same(lift(overlap=9), lift())  # of 27; 18 unless told otherwise
+
+def recentring_moves_all_alike(lift):
+    own, usual = (lift(recentred=r, smooth=0).hypotheses for r in (False, True))
+    np.testing.assert_allclose(own - own.mean(0), usual - usual.mean(0), atol=1e-4)
+    assert apart(own.mean(0), usual.mean(0)) > .001
+
 def a_wider_lens_is_nearer(lift): assert depth(lift(field_of_view=90)) < depth(lift()) < depth(lift(field_of_view=40))
 def intrinsics_win(lift):
     lens = Intrinsics.from_field_of_view(lift().image_size, 90)
@@ -226,7 +243,8 @@ def a_larger_picture_is_of_a_longer_lens(lift): assert depth(lift(image_size=(20
 ARGUMENTS = dict(
     fps=fps_reaches_the_root, confidence=confidence_weighs_the_root, threshold=threshold_hides, fill=fill_is_in_seconds,
     smooth=smoothing_smooths, hypotheses=hypotheses_are_counted, n_steps=steps_are_counted, sampler=sampler_is_asked,
-    seed=seed_counts, framed=framing_counts, aggregate=aggregate_chooses, field_of_view=a_wider_lens_is_nearer,
+    seed=seed_counts, framed=framing_counts, overlap=windows_share_frames, recentred=recentring_moves_all_alike,
+    aggregate=aggregate_chooses, field_of_view=a_wider_lens_is_nearer,
     intrinsics=intrinsics_win, coherent=coherent_bones_are_constant, mirrored=a_mirror_is_undone,
     person=a_person_keeps_the_name, layout=layouts_differ, image_size=a_larger_picture_is_of_a_longer_lens)
 
@@ -236,6 +254,12 @@ def test_an_argument_of_the_call_changes_the_motion_as_it_says(lift, argument): 
 def test_no_argument_of_the_call_is_forgotten():
     elsewhere = {"self", "keypoints", "progress_bar"}  # the bar: in bounded memory, below
     assert set(inspect.signature(Lifter.__call__).parameters) - elsewhere == set(ARGUMENTS)
+
+def test_every_argument_of_the_call_is_explained():
+    for f in (Lifter.__call__, Lifter.lift):
+        told = docments(f, returns=False)
+        assert [name for name, comment in told.items() if not comment and name != "self"] == []
+        assert set(inspect.signature(LiftOptions).parameters) < set(told) and "seconds" in told["smooth"]
 
 def test_hidden_joints_get_the_regions_of_hidden_joints(lifter, lift):
     calibration = Calibration((.5, .9), ((.05,)*3,)*17, (((1.,)*17, (2.,)*17), ((3.,)*17, (5.,)*17)))
