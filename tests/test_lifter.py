@@ -1,4 +1,4 @@
-"The lifter as its users meet it: a detector's file through the command, real motion through windows, long clips, bad input."
+"The lifter as its users meet it: a detector's file through the command, real motion, long clips, bad input."
 import inspect, json, subprocess, sys
 from dataclasses import replace
 from importlib import import_module
@@ -51,23 +51,27 @@ def test_the_same_call_gives_the_same_motion_and_a_part_of_a_clip_its_part(lifte
     whole = lifter(pixels, camera.resolution, "h36m")
     assert np.array_equal(whole.hypotheses, lifter(pixels, camera.resolution, "h36m").hypotheses)
     assert not np.array_equal(whole.hypotheses, lifter(pixels, camera.resolution, "h36m", seed=1).hypotheses)
-    assert np.linalg.norm(whole.poses[:200] - lifter(pixels[:200], camera.resolution, "h36m").poses, axis=-1).mean() < .03
+    assert np.linalg.norm(whole.poses[:200] - lifter(pixels[:200], camera.resolution, "h36m").poses,
+                          axis=-1).mean() < .03
 
 @pytest.mark.parametrize("frames", [1, 2, 26, 27, 28])
 def test_clips_shorter_than_a_window(lifter, real_views, frames):
     pixels, camera = real_views[0]
     result = lifter(pixels[:frames], camera.resolution, "h36m")
     assert result.poses.shape == (frames, 17, 3) and np.isfinite(result.trajectory).all()
-    assert .3 < np.linalg.norm(result.poses[:, 10] - result.poses[:, 3], axis=-1).mean() < 3                # the size of a person
+    assert .3 < np.linalg.norm(result.poses[:, 10] - result.poses[:, 3], axis=-1).mean() < 3  # the size of a person
 
 def test_a_small_figure_at_the_edge_is_lifted_like_a_large_one(lifter, real_views):
     pixels, camera = real_views[0]
-    lens, wide = Intrinsics(camera.focal, camera.center, camera.resolution), Intrinsics([f*.3 for f in camera.focal], camera.center, camera.resolution)
+    lens, wide = (Intrinsics(camera.focal, camera.center, camera.resolution),
+                  Intrinsics([f*.3 for f in camera.focal], camera.center, camera.resolution))
     c, s = np.cos(.8), np.sin(.8)
-    pan = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])                                                       # the same place, another direction and lens
+    pan = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])  # the same place, another direction and lens
     elsewhere = wide.project(np.concatenate([lens.rays(pixels), np.ones((*pixels.shape[:2], 1))], -1) @ pan.T)
-    ahead, aside = lifter(pixels, camera.resolution, "h36m", intrinsics=lens), lifter(elsewhere, camera.resolution, "h36m", intrinsics=wide)
-    assert elsewhere[..., 0].max() - elsewhere[..., 0].min() < 300 and elsewhere[..., 0].min() > 600            # small, and at the right
+    ahead = lifter(pixels, camera.resolution, "h36m", intrinsics=lens)
+    aside = lifter(elsewhere, camera.resolution, "h36m", intrinsics=wide)
+    # small, and at the right
+    assert elsewhere[..., 0].max() - elsewhere[..., 0].min() < 300 and elsewhere[..., 0].min() > 600
     assert np.linalg.norm(ahead.poses @ pan.T - aside.poses, axis=-1).mean() < .04
     assert np.linalg.norm(ahead.trajectory @ pan.T - aside.trajectory, axis=-1).mean() < .2
     plain = lifter(elsewhere, camera.resolution, "h36m", intrinsics=wide, framed=False)
@@ -340,25 +344,30 @@ lifter = Lifter(DiffHPE(channels=8, n_blocks=1))
 def lift(frames):
     t = np.arange(frames)[:, None, None]*.02
     body = np.random.default_rng(0).uniform(400, 600, (17, 2))
-    r = lifter(body + 20*np.sin(t + np.arange(17)[:, None]), (1000, 1000), "h36m", hypotheses=2, sampler="ddim", n_steps=1, progress_bar=True)
+    pixels = body + 20*np.sin(t + np.arange(17)[:, None])
+    r = lifter(pixels, (1000, 1000), "h36m", hypotheses=2, sampler="ddim", n_steps=1, progress_bar=True)
     assert r.poses.shape == (frames, 17, 3) and np.isfinite(r.poses).all()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
 small = lift(1000); print(small, lift(100_000) - small)
 """
 
 def test_a_hundred_thousand_frames_in_bounded_memory():
-    done = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, timeout=300,
+                          stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     _, more = map(float, done.stdout.split())
-    assert more < 1000, f"{more:.0f} MiB more for 100,000 frames than for 1,000"                         # their results alone are 160 MB
-    assert "lift" in done.stderr                                                                           # the progress bar
+    assert more < 1000, f"{more:.0f} MiB more for 100,000 frames than for 1,000"  # their results alone are 160 MB
+    assert "lift" in done.stderr  # the progress bar
 
 # --- the command
 
-def run(*arguments, cwd): return subprocess.run([COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
+def run(*arguments, cwd):
+    return subprocess.run([COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=300)
 
 def test_the_command_of_the_readme(tmp_path):
-    done = run(example_clip(), "--size", "1920x1080", "--layout", "coco", "--out", "walk.npz", "--bvh", "walk.bvh", "--view", "walk.html", cwd=tmp_path)
+    done = run(example_clip(), "--size", "1920x1080", "--layout", "coco", "--out", "walk.npz", "--bvh", "walk.bvh",
+               "--view", "walk.html", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["walk.bvh", "walk.html", "walk.npz"]
     back = read_lifted(tmp_path/"walk.npz")
@@ -368,7 +377,8 @@ def test_the_command_of_the_readme(tmp_path):
 
 def test_the_command_s_one_sentence(tmp_path):
     done = run("nothing.json", "--size", "1920x1080", cwd=tmp_path)
-    assert done.returncode == 1 and done.stderr.strip().count("\n") == 0 and "nothing.json" in done.stderr and not list(tmp_path.iterdir())
+    assert (done.returncode == 1 and done.stderr.strip().count("\n") == 0 and "nothing.json" in done.stderr
+            and not list(tmp_path.iterdir()))
 
 def person(frames, of=30):
     "A file in which a person is seen in some frames only."
@@ -385,26 +395,34 @@ def changed(index, value):
 
 @pytest.mark.parametrize("contents, options, sentence", [
     ("", {}, "k.json"), ("[]", {}, "nobody was found"), ("{", {}, "JSON"),
-    (person(range(30)), dict(layout="openpose"), "there is no layout 'openpose'"), (person(range(30)), dict(layout="body25"), "17 joints, and layout 'body25' has 25"),
-    (person(range(30)), dict(size="1920"), "size is '1920'"), (person(range(30)), dict(size=None), "does not say how large"),
+    (person(range(30)), dict(layout="openpose"), "there is no layout 'openpose'"),
+    (person(range(30)), dict(layout="body25"), "17 joints, and layout 'body25' has 25"),
+    (person(range(30)), dict(size="1920"), "size is '1920'"),
+    (person(range(30)), dict(size=None), "does not say how large"),
     (changed(2, 17), {}, "confidences reach 17"), (changed(2, -20), {}, "0 to 1 is allowed"),
     (person({4, 20}), {}, "seen in 2 of 30 frames"), (person(set()), {}, "k.json"),
-    (person(range(30)), dict(fps=0.), "fps"), (person(range(30)), dict(hypotheses=0), "hypotheses=0"), (person(range(30)), dict(weights="nowhere"), "nowhere"),
-    (person(range(30)), dict(threshold=2.), "threshold is 2"), (person(range(30)), dict(person="4"), "nobody with the id 4")])
+    (person(range(30)), dict(fps=0.), "fps"), (person(range(30)), dict(hypotheses=0), "hypotheses=0"),
+    (person(range(30)), dict(weights="nowhere"), "nowhere"), (person(range(30)), dict(threshold=2.), "threshold is 2"),
+    (person(range(30)), dict(person="4"), "nobody with the id 4")])
 def test_bad_input_gets_one_sentence_and_writes_nothing(tmp_path, monkeypatch, contents, options, sentence):
     monkeypatch.chdir(tmp_path)
     Path("k.json").write_text(contents if isinstance(contents, str) else json.dumps(contents))
-    with pytest.raises(SystemExit) as e: lift_command.__wrapped__("k.json", **{**dict(size="1920x1080", layout="coco", out="walk.npz"), **options})
+    with pytest.raises(SystemExit) as e:
+        lift_command.__wrapped__("k.json", **{**dict(size="1920x1080", layout="coco", out="walk.npz"), **options})
     assert sentence in str(e.value) and "\n" not in str(e.value)
     assert [p.name for p in tmp_path.iterdir()] == ["k.json"]
 
 def test_every_detector_s_file_gives_the_same_motion(tmp_path):
     rows = json.loads(example_clip().read_text())["instance_info"][:60]
     joints = [np.column_stack([r["instances"][0]["keypoints"], r["instances"][0]["keypoint_scores"]]) for r in rows]
-    (tmp_path/"alphapose.json").write_text(json.dumps([dict(image_id=f"{f}.jpg", keypoints=j.ravel().tolist(), score=2., idx=1) for f, j in enumerate(joints)]))
-    (tmp_path/"arrays.json").write_text(json.dumps(dict(keypoints=[[j[:, :2].tolist()] for j in joints], scores=[[j[:, 2].tolist()] for j in joints])))
+    (tmp_path/"alphapose.json").write_text(json.dumps([dict(image_id=f"{f}.jpg", keypoints=j.ravel().tolist(), score=2.,
+                                                            idx=1) for f, j in enumerate(joints)]))
+    (tmp_path/"arrays.json").write_text(json.dumps(dict(keypoints=[[j[:, :2].tolist()] for j in joints],
+                                                        scores=[[j[:, 2].tolist()] for j in joints])))
     np.savez(tmp_path/"arrays.npz", keypoints=np.array(joints)[..., :2], confidence=np.array(joints)[..., 2])
-    for name in ("alphapose.json", "arrays.json", "arrays.npz"): lift_command.__wrapped__(str(tmp_path/name), size="1920x1080", layout="coco", fps=50., hypotheses=1, out=str(tmp_path/f"{name}.out.npz"))
+    for name in ("alphapose.json", "arrays.json", "arrays.npz"):
+        lift_command.__wrapped__(str(tmp_path/name), size="1920x1080", layout="coco", fps=50., hypotheses=1,
+                                 out=str(tmp_path/f"{name}.out.npz"))
     first, *others = (read_lifted(p) for p in sorted(tmp_path.glob("*.out.npz")))
     poses = lambda m: (m if isinstance(m, LiftedMotion) else m[0]).poses
     for other in others: np.testing.assert_allclose(poses(other), poses(first), atol=1e-5)
