@@ -34,7 +34,8 @@ def bone_lengths(
     lengths = np.linalg.norm(poses[..., pairs[:, 1], :] - poses[..., pairs[:, 0], :], axis=-1)
     if symmetric:
         number = {child: s for s, (_, child) in enumerate(skeleton.segments)}
-        lengths = np.concatenate([lengths, lengths[..., [number[skeleton.mirror[child]] for _, child in skeleton.segments]]], -2)
+        mirrored = [number[skeleton.mirror[child]] for _, child in skeleton.segments]
+        lengths = np.concatenate([lengths, lengths[..., mirrored]], -2)
     return np.median(lengths, axis=-2)
 
 # %% ../nbs/63_coherence.ipynb #7fb77ae2
@@ -59,7 +60,7 @@ def nearest_poses(
     tolerance:float=2e-5,      # m, of a bone's last step
     max_rounds:int=300,        # over all bones
 )->np.ndarray:                 # (F, J, 3) m, with the root where it was
-    "For each frame the pose with these lengths whose summed squared distance is least, by descent over one bone at a time."
+    "For each frame the nearest pose with these lengths in the least squares, by descent over one bone at a time."
     paths, pairs = tree_paths(skeleton), np.array(skeleton.segments)
     beyond = [np.flatnonzero(paths[:, s]) for s in np.argsort(paths.sum(0), kind="stable")]   # from the tips inward
     order = np.argsort(paths.sum(0), kind="stable")
@@ -80,7 +81,8 @@ def nearest_poses(
         done = move <= tolerance
         if done.any():
             out[active[done]] = (y - left)[..., done].transpose(2, 0, 1)
-            active, y, left, bones, size = active[~done], y[..., ~done], left[..., ~done], bones[..., ~done], size[:, ~done]
+            active, y, left, bones, size = (active[~done], y[..., ~done], left[..., ~done], bones[..., ~done],
+                                            size[:, ~done])
         if not len(active): return out
     out[active] = (y - left).transpose(2, 0, 1)
     return out
@@ -92,18 +94,24 @@ def constant_lengths(
     poses,                     # (..., F, J, 3) m; every clip gets lengths of its own
     skeleton:Skeleton=H36M_17, # whose joints these are
     symmetric:bool=True,       # left and right get the same; given lengths are taken as they are
-    lengths=None,              # (S,) or (..., S) m, in the order of `Skeleton.segments`; None: `bone_lengths` of each clip
+    lengths=None,  # (S,) or (..., S) m, in the order of `Skeleton.segments`; None: `bone_lengths` of each clip
 )->np.ndarray:                 # (..., F, J, 3) m, with the root where it was; float32 stays
     "The nearest motion in which every segment keeps its length."
     poses, dtype = checked(poses, 3, "poses")
-    if poses.ndim < 3 or poses.shape[-2] != skeleton.n_joints or not poses.shape[-3]: raise ValueError(f"poses have shape {poses.shape}; (..., frames, {skeleton.n_joints}, 3) with at least one frame is allowed")
-    if not np.isfinite(poses).all(): raise ValueError("poses hold a NaN or an infinity; only finite numbers are allowed")
+    if poses.ndim < 3 or poses.shape[-2] != skeleton.n_joints or not poses.shape[-3]:
+        raise ValueError(f"poses have shape {poses.shape}; (..., frames, {skeleton.n_joints}, 3) with at "
+                         "least one frame is allowed")
+    if not np.isfinite(poses).all():
+        raise ValueError("poses hold a NaN or an infinity; only finite numbers are allowed")
     n = len(skeleton.segments)
     lengths = bone_lengths(poses, skeleton, symmetric) if lengths is None else np.asarray(lengths, np.float64)
-    if lengths.shape not in ((n,), (*poses.shape[:-3], n)): raise ValueError(f"lengths have shape {lengths.shape}; ({n},) or one such row for each clip is allowed")
-    if not (np.isfinite(lengths) & (lengths >= 0)).all(): raise ValueError("lengths hold a negative number, a NaN or an infinity; metres are allowed")
+    if lengths.shape not in ((n,), (*poses.shape[:-3], n)):
+        raise ValueError(f"lengths have shape {lengths.shape}; ({n},) or one such row for each clip is allowed")
+    if not (np.isfinite(lengths) & (lengths >= 0)).all():
+        raise ValueError("lengths hold a negative number, a NaN or an infinity; metres are allowed")
     each = np.broadcast_to(lengths[..., None, :], (*poses.shape[:-2], n)).reshape(-1, n)
     flat = poses.reshape(-1, *poses.shape[-2:])
     out = np.empty_like(flat, dtype=dtype)
-    for i in range(0, len(flat), PIECE): out[i:i + PIECE] = nearest_poses(flat[i:i + PIECE], each[i:i + PIECE], skeleton)
+    for i in range(0, len(flat), PIECE):
+        out[i:i + PIECE] = nearest_poses(flat[i:i + PIECE], each[i:i + PIECE], skeleton)
     return out.reshape(poses.shape)

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from fastcore.script import call_parse, store_true
 
-from .export import WRITERS, write
-from .keypoint_files import DetectedClip, KeypointFile, in_pixels, open_keypoint_file
-from .layouts import find_layout, share_outside
 from .lifter import SMOOTH, TRAINED_FPS, Lifter
 from .trajectory import Intrinsics
 from .viewer import write_viewer
+from .write import WRITERS, write
+from .keypoint_files import DetectedClip, KeypointFile, in_pixels, open_keypoint_file
+from .layouts import find_layout, share_outside
 
 # %% ../nbs/80_command.ipynb #69fe8502
 def example_clip()->Path: # diffhpe/data/example.json

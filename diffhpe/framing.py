@@ -9,7 +9,7 @@ __all__ = ['HEIGHTS', 'WIDTH', 'place_and_size', 'followed', 'Framing', 'turned'
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d, median_filter
+import scipy  # whose parts are loaded where they are first used
 
 from .camera import FILL
 from .trajectory import Intrinsics
@@ -39,7 +39,8 @@ def followed(
     known = np.isfinite(values)
     if not known.any(): raise ValueError("nobody is seen in any frame; at least three joints of one frame are needed")
     filled = np.interp(np.arange(len(values)), np.flatnonzero(known), values[known])
-    return gaussian_filter1d(median_filter(filled, max(1, int(fps/4)*2 + 1), mode="nearest"), 2*fps, mode="nearest")
+    calm = scipy.ndimage.median_filter(filled, max(1, int(fps/4)*2 + 1), mode="nearest")
+    return scipy.ndimage.gaussian_filter1d(calm, 2*fps, mode="nearest")
 
 # %% ../nbs/67_framing.ipynb #858d0f39
 @dataclass(frozen=True, eq=False)

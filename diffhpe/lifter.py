@@ -4,31 +4,34 @@
 
 # %% auto #0
 __all__ = ['TRAINED_FPS', 'SMOOTH', 'DEFAULT_WEIGHTS', 'to_model_rate', 'to_video_rate', 'bridge_gaps', 'origins_of', 'smoothed',
-           'layout_of', 'checked_size', 'Lifter', 'check_visible', 'hub_folder']
+           'layout_of', 'checked_size', 'check_visible', 'LiftOptions', 'with_options', 'regression_of',
+           'centred_hypotheses', 'lift_clip', 'pose_and_path', 'weights_folder', 'Lifter']
 
 # %% ../nbs/69_lifter.ipynb #2faf144b
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-import torch
+import scipy  # whose parts are loaded where they are first used
 from fastcore.basics import patch
-from scipy.interpolate import CubicSpline
-from scipy.ndimage import gaussian_filter1d
+from fastcore.meta import delegates
 from torch import nn
 
+from .aggregators import get_aggregator
 from .camera import normalize_screen
-from .checkpoints import load_checkpoint
 from .coherence import constant_lengths
-from .parallel import choose_device
-from .export import LiftedMotion
 from .framing import frame_person
 from .layouts import LAYOUTS, Layout, to_h36m
+from .lifted import LiftedMotion
 from .models import DiffHPE
-from .trajectory import Intrinsics, get_aggregator, root_trajectory
+from .parallel import choose_device
+from .samplers import get_sampler
+from .trajectory import Intrinsics, root_trajectory
 from .uncertainty import Calibration, load_calibration, spread_of
 from .windows import lift_stream
+from .checkpoints import load_checkpoint
 
 # %% ../nbs/69_lifter.ipynb #be45ef68
 TRAINED_FPS = 50.
@@ -54,7 +57,7 @@ def to_video_rate(
 )->np.ndarray:         # (F, ...), at the times i/fps
     "Motion at the rate of the video, by a cubic spline through what the models gave."
     if fps == TRAINED_FPS or len(motion) < 2: return motion[:n_frames]
-    spline = CubicSpline(np.arange(len(motion))/TRAINED_FPS, motion)
+    spline = scipy.interpolate.CubicSpline(np.arange(len(motion))/TRAINED_FPS, motion)
     return spline(np.arange(n_frames)/fps).astype(motion.dtype)
 
 # %% ../nbs/69_lifter.ipynb #595791b5
@@ -67,7 +70,7 @@ def bridge_gaps(
     for j in range(pixels.shape[1]):
         seen = np.flatnonzero(np.isfinite(pixels[:, j]).all(-1))
         if len(seen) < 2: continue
-        after = np.searchsorted(seen, at)                                      # the next seen frame, by its number in `seen`
+        after = np.searchsorted(seen, at)  # the next seen frame, by its number in `seen`
         inside = (after > 0) & (after < len(seen))
         gap = seen[np.minimum(after, len(seen) - 1)] - seen[np.maximum(after - 1, 0)] - 1
         bridged = inside & ~np.isfinite(pixels[:, j]).all(-1) & (gap <= longest + 1e-6)
@@ -93,146 +96,202 @@ def smoothed(
     reach = int(np.ceil(4*width))
     if width < .1 or motion.shape[1] < 2: return motion
     ends = np.pad(motion, ((0, 0), (reach, reach), (0, 0), (0, 0)), mode="reflect", reflect_type="odd")
-    return gaussian_filter1d(ends, width, axis=1, truncate=4)[:, reach:-reach]
+    return scipy.ndimage.gaussian_filter1d(ends, width, axis=1, truncate=4)[:, reach:-reach]
 
 # %% ../nbs/69_lifter.ipynb #4ee65c6d
 def layout_of(
-    n_joints:int,            # K
+    keypoints,               # (F, K, 2) px
     layout:str|Layout|None,  # a name in `LAYOUTS`, a layout of your own, or None
 ):                           # a name or a `Layout`
     "The layout that is meant."
     if layout is not None: return layout
+    n_joints = np.shape(keypoints)[1] if np.ndim(keypoints) > 1 else 0
     fitting = [name for name, known in LAYOUTS.items() if known.n_joints == n_joints]
     if len(fitting) == 1: return fitting[0]
-    raise ValueError(f"keypoints have {n_joints} joints, and layout is not given; {'allowed are ' + ', '.join(fitting) if fitting else 'no layout known here has as many: ' + ', '.join(LAYOUTS) + ', or a Layout from make_layout, are allowed'}")
+    if fitting: allowed = f"allowed are {', '.join(fitting)}"
+    else: allowed = f"no layout known here has as many: {', '.join(LAYOUTS)}, or a Layout from make_layout, are allowed"
+    raise ValueError(f"keypoints have {n_joints} joints, and layout is not given; {allowed}")
 
 def checked_size(
     image_size, # (width, height) px
 )->tuple:       # of floats
     "The size of the picture."
     try: w, h = (float(n) for n in image_size)
-    except (TypeError, ValueError) as e: raise ValueError(f"image_size is {image_size!r}; (width, height) in pixels is allowed") from e
-    if not (0 < w < 1e6 and 0 < h < 1e6): raise ValueError(f"image_size is {image_size!r}; two numbers above 0 are allowed")
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"image_size is {image_size!r}; (width, height) in pixels is allowed") from e
+    if not (0 < w < 1e6 and 0 < h < 1e6):
+        raise ValueError(f"image_size is {image_size!r}; two numbers above 0 are allowed")
     return w, h
 
-# %% ../nbs/69_lifter.ipynb #b311d4fe
-DEFAULT_WEIGHTS = Path(str(files("diffhpe")))/"weights/lifter/diffhpe-wrapper" # trained on data that is free for any use, with all patterns of occlusion
+def check_visible(
+    visible:np.ndarray, # (F, 17) bool
+    least:int=6,        # joints of a frame in which a person counts as seen
+)->None:
+    "Refuse a clip in which nobody is seen, or too rarely."
+    F, seen = len(visible), int((visible.sum(1) >= least).sum())
+    needed = 1 if F < 10 else max(3, int(np.ceil(.05*F)))
+    if seen < needed:
+        raise ValueError(f"a person is seen in {seen} of {F} frames (at least {least} of the 17 joints, "
+                         "above the threshold of confidence); that is too few to lift: "
+                         f"{'one frame' if F < 10 else needed} or more are needed")
 
+# %% ../nbs/69_lifter.ipynb #b311d4fe
+@dataclass(frozen=True)
+class LiftOptions:
+    "What a lifter's call takes by keyword."
+    hypotheses:int=5           # H
+    sampler:str="fast"         # of `SAMPLERS`; "ddpm" is the paper's, ten times as slow
+    n_steps:int|None=None      # of the sampler
+    seed:int=0                 # of the noise
+    overlap:int|None=None      # frames that neighbouring windows share; None: two thirds of a window
+    framed:bool=True           # seen by a virtual camera that follows the person, `frame_person`
+    recentred:bool=True        # around the regression that the model wraps, if there is one
+    fill:float=.5              # seconds: a joint that is away for so long or less is taken from a line through its gap
+    smooth:float=SMOOTH        # seconds: standard deviation of a Gaussian in time, against trembling; 0: none
+    aggregate:str="mean"       # of `AGGREGATORS`: how the hypotheses become one pose
+    coherent:bool=False        # bones keep one length, the same on both sides
+    field_of_view:float=60.    # degrees across the longer side, assumed where no intrinsics are given
+    threshold:float=.3         # joints with this confidence or less are hidden
+    mirrored:bool=False        # the pictures are mirror images
+    progress_bar:bool=False    # on the terminal
+
+    def __post_init__(self):
+        if self.hypotheses < 1: raise ValueError(f"hypotheses={self.hypotheses}; at least 1 is needed")
+        if not 0 <= self.fill <= 60: raise ValueError(f"fill is {self.fill}; 0 to 60 seconds are allowed")
+        if not 0 <= self.smooth <= 10: raise ValueError(f"smooth is {self.smooth}; 0 to 10 seconds are allowed")
+        get_sampler(self.sampler); get_aggregator(self.aggregate)  # their errors list the names
+
+# %% ../nbs/69_lifter.ipynb #6b2cc3a4
+def with_options(
+    f, # function whose **kwargs are those of `LiftOptions`
+):     # the same function
+    "Let a function list the options of a lift as its own."
+    f = delegates(LiftOptions)(f)
+    f.__delwrap__ = LiftOptions  # where the comments stand: a dataclass's __init__ has no source
+    return f
+
+# %% ../nbs/69_lifter.ipynb #3253f837
+def regression_of(
+    model:nn.Module, # a `DiffHPE` or a `MixSTE`
+)->nn.Module|None:   # None if it stands alone
+    "What a model of residuals wraps."
+    return getattr(model.conditioning, "backbone", None) if isinstance(model, DiffHPE) and model.residual else None
+
+def centred_hypotheses(
+    model:nn.Module,  # a `DiffHPE` or a `MixSTE`
+    x2d:np.ndarray,   # (N, 17, 2), normalised screen coordinates, NaN where hidden
+    how:LiftOptions,  # how to sample, and where to centre
+)->np.ndarray:        # (H, N, 17, 3) float32 metres, root-relative
+    "Hypotheses around the regression that the model wraps, if there is one."
+    x2d, device = np.nan_to_num(np.asarray(x2d, np.float32)), next(model.parameters()).device
+    overlap = 2*model.config["n_frames"]//3 if how.overlap is None else how.overlap
+    def of(model, progress_bar=False):
+        stream = lift_stream(model, x2d, how.hypotheses, how.sampler, how.n_steps, overlap, how.seed, device=device,
+                             progress_bar=progress_bar)
+        return np.concatenate(list(stream), axis=1)
+    motion, regression = of(model, how.progress_bar), regression_of(model) if how.recentred else None
+    return motion if regression is None else motion + (of(regression) - motion.mean(0))
+
+# %% ../nbs/69_lifter.ipynb #e06d98df
+def lift_clip(
+    model:nn.Module,    # a `DiffHPE` or a `MixSTE`
+    pixels:np.ndarray,  # (F, 17, 2), NaN where hidden
+    camera:Intrinsics,  # that they were seen with
+    fps:float,          # of the frames
+    how:LiftOptions,    # of which those count that say how hypotheses are made
+)->np.ndarray:          # (H, F, 17, 3) float32 metres, camera frame, root at zero
+    "Hypotheses of a clip in the joints of `H36M_17`."
+    if not (isinstance(fps, (int, float)) and 1 <= fps <= 1000):
+        raise ValueError(f"fps is {fps!r}; frames per second from 1 to 1000 are allowed")
+    seen = to_model_rate(bridge_gaps(pixels, how.fill*fps), fps)
+    framing = frame_person(seen, camera) if how.framed else None
+    x2d = framing.see(seen, camera) if how.framed else normalize_screen(seen, camera.image_size)
+    motion = centred_hypotheses(model, x2d, how)
+    if how.framed: motion = framing.back(motion)
+    if fps != TRAINED_FPS: motion = np.stack([to_video_rate(m, fps, len(pixels)) for m in motion])
+    return smoothed(motion - motion[:, :, :1], how.smooth*fps)
+
+# %% ../nbs/69_lifter.ipynb #3e1b2e77
+def pose_and_path(
+    hypotheses:np.ndarray, # (H, F, 17, 3) metres, camera frame, root at zero
+    view:tuple,            # pixels (F, 17, 2), intrinsics of the camera, weights (F, 17)
+    fps:float,             # of the frames
+    how:LiftOptions,       # how to aggregate
+)->tuple:                  # (F, 17, 3) float32 metres, root at zero; (F, 3) metres, camera frame
+    "One pose of several hypotheses, and where its root is."
+    poses = get_aggregator(how.aggregate)(hypotheses, *view).astype(np.float32)
+    poses = poses - poses[:, :1]
+    if how.coherent: poses = constant_lengths(poses)
+    return poses, root_trajectory(poses, *view, acceleration=1., fps=fps)[0]
+
+# %% ../nbs/69_lifter.ipynb #be1097c9
+DEFAULT_WEIGHTS = Path(str(files("diffhpe")))/"weights/lifter/diffhpe-wrapper" # trained with all patterns of occlusion
+
+def weights_folder(
+    weights:str|Path|None, # a folder, a Hub name "user/model", or None: those of the package
+)->Path:
+    "Where the weights are, after a download if need be."
+    folder = DEFAULT_WEIGHTS if weights is None else Path(weights)
+    if folder.is_dir() or folder.is_absolute() or len(folder.parts) != 2: return folder
+    try: hub = import_module("huggingface_hub")
+    except ImportError as e:
+        raise ValueError(f"{str(weights)!r} is no folder, and to look for it on the Hugging Face Hub huggingface_hub "
+                         "is needed, which is not installed; in the checkout, .venv/bin/pip install -e '.[hub]' "
+                         "installs it") from e
+    return Path(hub.snapshot_download(str(weights), allow_patterns=["*.json", "*.safetensors", "README.md"]))
+
+# %% ../nbs/69_lifter.ipynb #d3b4f15c
 class Lifter:
     "A trained model that lifts keypoints of any length, layout and frame rate."
     def __init__(self,
-        model:nn.Module,      # a `DiffHPE` or a `MixSTE`
+        model:nn.Module,                   # a `DiffHPE` or a `MixSTE`
         calibration:Calibration|None=None, # of its hypotheses
-        source:str="",        # where the weights are from
+        source:str="",                     # where the weights are from
     ):
         self.model, self.calibration, self.source = model.eval(), calibration, source
 
-    @property
-    def device(self)->torch.device: "Where the model is."; return next(self.model.parameters()).device
-
-    @property
-    def regression(self)->nn.Module|None: "What a model of residuals wraps."; return getattr(self.model.conditioning, "backbone", None) if isinstance(self.model, DiffHPE) and self.model.residual else None
-
     @classmethod
     def load(cls,
-        weights:str|Path|None=None, # a folder with config.json and model.safetensors, or a Hub name "user/model"; None: those of the package
+        weights:str|Path|None=None, # a folder with config.json and model.safetensors, or a Hub name "user/model"
         device:str="auto",          # "auto": CUDA when there is one
     )->"Lifter":
         "Load weights, and their calibration if there is one beside them."
-        folder = DEFAULT_WEIGHTS if weights is None else Path(weights)
-        if not folder.is_dir() and weights is not None and len(Path(weights).parts) == 2 and not Path(weights).is_absolute(): folder = hub_folder(str(weights))
+        folder = weights_folder(weights)
         calibration = load_calibration(folder/"calibration.json") if (folder/"calibration.json").is_file() else None
         return cls(load_checkpoint(folder, choose_device(device)), calibration, str(weights or "package"))
 
-# %% ../nbs/69_lifter.ipynb #3253f837
+    @with_options
+    def __call__(self,
+        keypoints,                       # (F, K, 2) px, NaN where missing
+        image_size,                      # (width, height) px
+        layout:str|Layout|None=None,     # order of the K joints: a name in `LAYOUTS`, or one of your own
+        confidence=None,                 # (F, K), 0 … 1
+        fps:float=TRAINED_FPS,           # of the video
+        intrinsics:Intrinsics|None=None, # of the camera; None: from the field of view
+        person:str="",                   # who it is
+        **kwargs,                        # of `LiftOptions`
+    )->LiftedMotion:
+        "Lift one person's keypoints."
+        size, how, layout = checked_size(image_size), LiftOptions(**kwargs), layout_of(keypoints, layout)
+        pixels, visible, trust = to_h36m(keypoints, layout, confidence, how.threshold, how.mirrored, size[0])
+        check_visible(visible)
+        camera = intrinsics or Intrinsics.from_field_of_view(size, how.field_of_view)
+        motion = lift_clip(self.model, pixels, camera, fps, how)
+        poses, root = pose_and_path(motion, (pixels, camera, trust*visible), fps, how)
+        origin = origins_of(pixels, how.fill*fps)
+        return LiftedMotion(poses, motion, spread_of(motion), root, pixels, trust, fps, size, person, origin=origin)
+
+# %% ../nbs/69_lifter.ipynb #a4d40a63
 @patch
-def __call__(self:Lifter,
-    keypoints,                   # (F, K, 2) px, NaN where missing
-    image_size,                  # (width, height) px
-    layout:str|Layout|None=None, # order of the K joints: a name in `LAYOUTS`, or one of your own
-    confidence=None,             # (F, K), 0 … 1
-    fps:float=TRAINED_FPS,       # of the video
-    hypotheses:int=5,            # H
-    sampler:str="fast",          # of `SAMPLERS`; "ddpm" is the paper's, ten times as slow
-    n_steps:int|None=None,       # of the sampler
-    framed:bool=True,            # seen by a virtual camera that follows the person, `frame_person`
-    aggregate:str="mean",        # of `AGGREGATORS`
-    intrinsics:Intrinsics|None=None, # of the camera; None: from the field of view
-    field_of_view:float=60.,     # degrees across the longer side, assumed
-    coherent:bool=False,         # bones keep one length, the same on both sides
-    fill:float=.5,               # seconds: a joint that is away for so long or less is taken from a line through its gap
-    smooth:float=SMOOTH,         # seconds: standard deviation of a Gaussian in time, against trembling; 0: none
-    threshold:float=.3,          # joints with this confidence or less are hidden
-    mirrored:bool=False,         # the pictures are mirror images
-    seed:int=0,                  # of the noise
-    person:str="",               # who it is
-    progress_bar:bool=False,     # on the terminal
-)->LiftedMotion:
-    "Lift one person's keypoints."
-    size = checked_size(image_size)
-    pixels, visible, trust = to_h36m(keypoints, layout_of(np.shape(keypoints)[1] if np.ndim(keypoints) > 1 else 0, layout), confidence, threshold, mirrored, size[0])
-    check_visible(visible)
-    camera = intrinsics or Intrinsics.from_field_of_view(size, field_of_view)
-    motion = self.lift(pixels, camera, fps, hypotheses, sampler, n_steps, framed, fill, smooth, seed, progress_bar)
-    view = (pixels, camera, trust*visible)
-    poses = get_aggregator(aggregate)(motion, *view).astype(np.float32)
-    poses = poses - poses[:, :1]
-    if coherent: poses = constant_lengths(poses)
-    root, _ = root_trajectory(poses, *view, acceleration=1., fps=fps)
-    origin = origins_of(pixels, fill*fps)
-    return LiftedMotion(poses, motion, spread_of(motion), root, pixels, trust, fps, size, person, origin=origin)
-
-# %% ../nbs/69_lifter.ipynb #e06d98df
-def check_visible(
-    visible:np.ndarray, # (F, 17) bool
-    least:int=6,        # joints of a frame in which somebody counts as seen
-)->None:
-    "Refuse a clip in which nobody is seen, or too rarely."
-    seen = int((visible.sum(1) >= least).sum())
-    if not seen or (len(visible) >= 10 and seen < max(3, .05*len(visible))):
-        raise ValueError(f"a person is seen in {seen} of {len(visible)} frames (at least {least} of the 17 joints, above the threshold of confidence); that is too few to lift: {'one frame' if len(visible) < 10 else max(3, int(np.ceil(.05*len(visible))))} or more are needed")
-
-def hub_folder(
-    name:str, # "user/model"
-)->Path:      # of the downloaded files
-    "The files of a model on the Hugging Face Hub."
-    try: hub = import_module("huggingface_hub")
-    except ImportError as e: raise ValueError(f"{name!r} is no folder, and to look for it on the Hugging Face Hub huggingface_hub is needed, which is not installed; in the checkout, .venv/bin/pip install -e '.[hub]' installs it") from e
-    return Path(hub.snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "README.md"]))
-
-# %% ../nbs/69_lifter.ipynb #49600d5e
-@patch
+@with_options
 def lift(self:Lifter,
-    pixels:np.ndarray,    # (F, 17, 2), NaN where hidden
-    camera:Intrinsics,    # that they were seen with
+    pixels:np.ndarray,     # (F, 17, 2), NaN where hidden
+    camera:Intrinsics,     # that they were seen with
     fps:float=TRAINED_FPS, # of the frames
-    hypotheses:int=5,     # H
-    sampler:str="fast",   # of `SAMPLERS`
-    n_steps:int|None=None, # of the sampler
-    framed:bool=True,     # seen by a virtual camera that follows the person
-    fill:float=.5,        # seconds: shorter gaps of a joint are filled
-    smooth:float=SMOOTH,  # seconds: standard deviation of a Gaussian in time
-    seed:int=0,           # of the noise
-    progress_bar:bool=False, # on the terminal
-    overlap:int|None=None, # frames that neighbouring windows share; None: two thirds of a window
-    recentred:bool=True,  # around the regression that the model wraps, if there is one
-)->np.ndarray:            # (H, F, 17, 3) float32 metres, camera frame, root at zero
+    **kwargs,              # of `LiftOptions`
+)->np.ndarray:             # (H, F, 17, 3) float32 metres, camera frame, root at zero
     "Hypotheses of a clip in the joints of `H36M_17`."
-    if not (isinstance(fps, (int, float)) and 1 <= fps <= 1000): raise ValueError(f"fps is {fps!r}; frames per second from 1 to 1000 are allowed")
-    if hypotheses < 1: raise ValueError(f"hypotheses={hypotheses}; at least 1 is needed")
-    if not 0 <= fill <= 60: raise ValueError(f"fill is {fill}; 0 to 60 seconds are allowed")
-    if not 0 <= smooth <= 10: raise ValueError(f"smooth is {smooth}; 0 to 10 seconds are allowed")
-    F, pixels = len(pixels), to_model_rate(bridge_gaps(pixels, fill*fps), fps)
-    framing = frame_person(pixels, camera) if framed else None
-    x2d = framing.see(pixels, camera) if framed else normalize_screen(pixels, camera.image_size)
-    overlap = 2*self.model.config["n_frames"]//3 if overlap is None else overlap
-    of = lambda model: np.concatenate(list(lift_stream(model, np.nan_to_num(np.asarray(x2d, np.float32)), hypotheses, sampler,
-        n_steps, overlap, seed, device=self.device, progress_bar=progress_bar and model is self.model)), axis=1)
-    motion = of(self.model)
-    if recentred and self.regression is not None: motion = motion + (of(self.regression) - motion.mean(0))
-    if framed: motion = framing.back(motion)
-    if fps != TRAINED_FPS: motion = np.stack([to_video_rate(m, fps, F) for m in motion])
-    return smoothed(motion - motion[:, :, :1], smooth*fps)
+    return lift_clip(self.model, pixels, camera, fps, LiftOptions(**kwargs))
 
 # %% ../nbs/69_lifter.ipynb #4d9d5b19
 @patch
@@ -241,6 +300,10 @@ def regions(self:Lifter,
     level:float=.9,      # .5 or .9
 )->np.ndarray:           # (F, 17, 3) metres: semi-axes along x, y and z of the camera frame, around `motion.poses`
     "Ellipsoids that hold each joint with this probability."
-    if self.calibration is None: raise ValueError(f"the weights {self.source} have no calibration.json beside them; nbs/calibration.ipynb makes one")
-    if motion.hypotheses is None or len(motion.hypotheses) < 2: raise ValueError("the motion has no hypotheses to tell the spread from; two or more are needed, and five are what the regions are calibrated for")
+    if self.calibration is None:
+        raise ValueError(f"the weights {self.source} have no calibration.json beside them; "
+                         "nbs/calibration.ipynb makes one")
+    if motion.hypotheses is None or len(motion.hypotheses) < 2:
+        raise ValueError("the motion has no hypotheses to tell the spread from; "
+                         "two or more are needed, and five are what the regions are calibrated for")
     return self.calibration.regions(motion.hypotheses, np.isnan(motion.keypoints).any(-1), level)

@@ -52,7 +52,8 @@ class Calibration:
         level:float=.9,         # one of `levels`
     )->np.ndarray:              # (..., L, J, 3) metres: semi-axes of the ellipsoid around the mean
         "The region that holds the joint with this probability."
-        if level not in self.levels: raise ValueError(f"level={level} is not calibrated; {', '.join(map(str, self.levels))} are")
+        if level not in self.levels:
+            raise ValueError(f"level={level} is not calibrated; {', '.join(map(str, self.levels))} are")
         q = np.asarray(self.factor)[self.levels.index(level)]
         return self.scales(hypotheses)*np.where(hidden, q[1], q[0])[..., None]
 
@@ -69,10 +70,14 @@ def load_calibration(
     "Read a calibration."
     try:
         found = json.loads(Path(path).read_text())
-        c = Calibration(tuple(found["levels"]), tuple(map(tuple, found["floor"])), tuple(tuple(map(tuple, f)) for f in found["factor"]), found["source"])
-        fits = np.shape(c.floor)[1:] == (3,) and np.shape(c.factor) == (len(c.levels), 2, len(c.floor)) and np.isfinite(np.array(c.factor, float)).all()
-    except (OSError, ValueError, KeyError, TypeError) as e: raise ValueError(f"{path} is not a calibration ({e}); it must hold what `Calibration.save` writes") from e
-    if not fits: raise ValueError(f"{path} is not a calibration: its floor must be (joints, 3), its factors (levels, 2, joints)")
+        c = Calibration(tuple(found["levels"]), tuple(map(tuple, found["floor"])),
+                        tuple(tuple(map(tuple, f)) for f in found["factor"]), found["source"])
+        fits = (np.shape(c.floor)[1:] == (3,) and np.shape(c.factor) == (len(c.levels), 2, len(c.floor))
+                and np.isfinite(np.array(c.factor, float)).all())
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{path} is not a calibration ({e}); it must hold what `Calibration.save` writes") from e
+    if not fits:
+        raise ValueError(f"{path} is not a calibration: its floor must be (joints, 3), its factors (levels, 2, joints)")
     return c
 
 def conformal_quantile(
@@ -102,7 +107,8 @@ def calibrate(
     def factor(level, kind, j):
         of = score[..., j][hidden[..., j] == kind]
         return conformal_quantile(of if len(of) >= rare else score[..., j].ravel(), level)
-    factors = tuple(tuple(tuple(factor(p, k, j) for j in range(score.shape[-1])) for k in (False, True)) for p in levels)
+    factors = tuple(tuple(tuple(factor(p, k, j) for j in range(score.shape[-1])) for k in (False, True))
+                    for p in levels)
     return Calibration(c.levels, c.floor, factors, source)
 
 def coverage(
@@ -128,6 +134,7 @@ def larger_factors(
 )->Calibration:
     "The calibration that keeps its promise on every group."
     first = calibrations[0]
-    if any((c.levels, c.floor) != (first.levels, first.floor) for c in calibrations): raise ValueError("the calibrations have different levels or floors; the same are allowed")
+    if any((c.levels, c.floor) != (first.levels, first.floor) for c in calibrations):
+        raise ValueError("the calibrations have different levels or floors; the same are allowed")
     factor = np.max([c.factor for c in calibrations], 0)
     return Calibration(first.levels, first.floor, tuple(tuple(map(tuple, f)) for f in factor.tolist()), source)

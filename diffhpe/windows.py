@@ -25,7 +25,9 @@ def window_starts(
 )->np.ndarray:       # (W,) first frame of each window
     "Where the windows of a clip begin."
     if n_frames < 1: raise ValueError(f"n_frames={n_frames}; at least 1 frame is needed")
-    if not 0 <= overlap < length: raise ValueError(f"overlap={overlap}; a number from 0 to {length - 1} is allowed with windows of {length} frames")
+    if not 0 <= overlap < length:
+        raise ValueError(f"overlap={overlap}; a number from 0 to {length - 1} is allowed with "
+                         f"windows of {length} frames")
     starts = np.arange(0, max(n_frames - length, 0) + 1, length - overlap)
     return starts if starts[-1] + length >= n_frames else np.append(starts, n_frames - length)
 
@@ -60,8 +62,10 @@ class FrameNoise:
     )->Tensor:     # (H, stop - start, J, 3)
         "The noise of these frames at this step."
         first, n = start//self.block, self.block
-        draw = lambda b: torch.randn(n, *self.shape, generator=torch.Generator().manual_seed(seed_of(self.seed, step, b)))
-        return torch.cat([draw(b) for b in range(first, (stop - 1)//n + 1)])[start - first*n:stop - first*n].transpose(0, 1)
+        draw = lambda b: torch.randn(n, *self.shape,
+                                     generator=torch.Generator().manual_seed(seed_of(self.seed, step, b)))
+        blocks = torch.cat([draw(b) for b in range(first, (stop - 1)//n + 1)])
+        return blocks[start - first*n:stop - first*n].transpose(0, 1)
 
 # %% ../nbs/65_windows.ipynb #5d9559c7
 @torch.no_grad()
@@ -100,9 +104,12 @@ def lift_stream(
     "Lift a clip of any length, window by window."
     L, F = model.config["n_frames"], len(keypoints)
     overlap = L//3 if overlap is None else overlap
-    starts, noise = window_starts(F, L, overlap), FrameNoise(hypotheses if isinstance(model, DiffHPE) else 1, keypoints.shape[1], seed)
-    padded = np.concatenate([keypoints, np.repeat(keypoints[-1:], max(L - F, 0), axis=0)]) # less than a window: the last frame stands still
-    weight, held, first = fade(L, overlap)[:, None, None], np.zeros((noise.shape[0], 0, keypoints.shape[1], 4)), 0 # sum of poses and of weights, from frame `first` on
+    starts, H = window_starts(F, L, overlap), hypotheses if isinstance(model, DiffHPE) else 1
+    noise = FrameNoise(H, keypoints.shape[1], seed)
+    # less than a window: the last frame stands still
+    padded = np.concatenate([keypoints, np.repeat(keypoints[-1:], max(L - F, 0), axis=0)])
+    weight = fade(L, overlap)[:, None, None]
+    held, first = np.zeros((H, 0, keypoints.shape[1], 4)), 0  # sum of poses and of weights, from frame `first` on
     for i in phase_bar(range(0, len(starts), batch), desc="lift", unit="batch", disable=not progress_bar):
         some = starts[i:i + batch]
         x2d = torch.as_tensor(np.stack([padded[s:s + L] for s in some]), dtype=torch.float32, device=device)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from diffhpe import command, following, keypoint_files
-from diffhpe.export import LiftedMotion
+from diffhpe.lifted import LiftedMotion
 from diffhpe.keypoint_files import DetectedClip, open_keypoint_file, people_in, read_keypoint_file, write_keypoint_npz
 from diffhpe.keypoint_formats import FORMATS
 from diffhpe.layouts import JOINTS, LAYOUTS, to_h36m

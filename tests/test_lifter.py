@@ -1,4 +1,4 @@
-"The lifter as its users meet it: a detector's file through the command, real motion through windows, long clips, bad input."
+"The lifter as its users meet it: a detector's file through the command, real motion, long clips, bad input."
 import inspect, json, subprocess, sys
 from dataclasses import replace
 from importlib import import_module
@@ -7,18 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fastcore.docments import docments
 
 import diffhpe
 from diffhpe.camera import h36m_cameras
 from diffhpe.command import example_clip, lift_command, lift_file
-from diffhpe.export import LiftedMotion, read_lifted, write
 from diffhpe.joint_tables import import_recording
-from diffhpe.lifter import SMOOTH, Lifter, smoothed
+from diffhpe.lifted import LiftedMotion
+from diffhpe.lifted_files import read_lifted
+from diffhpe.lifter import SMOOTH, Lifter, LiftOptions, smoothed
 from diffhpe.models import DiffHPE
 from diffhpe.skeleton import H36M_17
 from diffhpe.trajectory import Intrinsics, root_trajectory
 from diffhpe.uncertainty import Calibration
 from diffhpe.windows import border_ratio, window_starts
+from diffhpe.write import write
 
 DATA = Path(__file__).parent/"data"
 COMMAND = Path(sys.executable).with_name("diffhpe_lift")
@@ -48,23 +51,27 @@ def test_the_same_call_gives_the_same_motion_and_a_part_of_a_clip_its_part(lifte
     whole = lifter(pixels, camera.resolution, "h36m")
     assert np.array_equal(whole.hypotheses, lifter(pixels, camera.resolution, "h36m").hypotheses)
     assert not np.array_equal(whole.hypotheses, lifter(pixels, camera.resolution, "h36m", seed=1).hypotheses)
-    assert np.linalg.norm(whole.poses[:200] - lifter(pixels[:200], camera.resolution, "h36m").poses, axis=-1).mean() < .03
+    assert np.linalg.norm(whole.poses[:200] - lifter(pixels[:200], camera.resolution, "h36m").poses,
+                          axis=-1).mean() < .03
 
 @pytest.mark.parametrize("frames", [1, 2, 26, 27, 28])
 def test_clips_shorter_than_a_window(lifter, real_views, frames):
     pixels, camera = real_views[0]
     result = lifter(pixels[:frames], camera.resolution, "h36m")
     assert result.poses.shape == (frames, 17, 3) and np.isfinite(result.trajectory).all()
-    assert .3 < np.linalg.norm(result.poses[:, 10] - result.poses[:, 3], axis=-1).mean() < 3                # the size of a person
+    assert .3 < np.linalg.norm(result.poses[:, 10] - result.poses[:, 3], axis=-1).mean() < 3  # the size of a person
 
 def test_a_small_figure_at_the_edge_is_lifted_like_a_large_one(lifter, real_views):
     pixels, camera = real_views[0]
-    lens, wide = Intrinsics(camera.focal, camera.center, camera.resolution), Intrinsics([f*.3 for f in camera.focal], camera.center, camera.resolution)
+    lens, wide = (Intrinsics(camera.focal, camera.center, camera.resolution),
+                  Intrinsics([f*.3 for f in camera.focal], camera.center, camera.resolution))
     c, s = np.cos(.8), np.sin(.8)
-    pan = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])                                                       # the same place, another direction and lens
+    pan = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])  # the same place, another direction and lens
     elsewhere = wide.project(np.concatenate([lens.rays(pixels), np.ones((*pixels.shape[:2], 1))], -1) @ pan.T)
-    ahead, aside = lifter(pixels, camera.resolution, "h36m", intrinsics=lens), lifter(elsewhere, camera.resolution, "h36m", intrinsics=wide)
-    assert elsewhere[..., 0].max() - elsewhere[..., 0].min() < 300 and elsewhere[..., 0].min() > 600            # small, and at the right
+    ahead = lifter(pixels, camera.resolution, "h36m", intrinsics=lens)
+    aside = lifter(elsewhere, camera.resolution, "h36m", intrinsics=wide)
+    # small, and at the right
+    assert elsewhere[..., 0].max() - elsewhere[..., 0].min() < 300 and elsewhere[..., 0].min() > 600
     assert np.linalg.norm(ahead.poses @ pan.T - aside.poses, axis=-1).mean() < .04
     assert np.linalg.norm(ahead.trajectory @ pan.T - aside.trajectory, axis=-1).mean() < .2
     plain = lifter(elsewhere, camera.resolution, "h36m", intrinsics=wide, framed=False)
@@ -112,6 +119,14 @@ def test_names_of_the_lifter_are_its_own():
     modules = [p.stem for p in Path(diffhpe.__file__).parent.glob("[a-z]*.py")]
     names = {m: set(import_module(f"diffhpe.{m}").__all__) for m in modules}
     assert {n: m for m, public in names.items() for n in public & names["lifter"] if m != "lifter"} == {}
+
+def test_importing_the_lifter_loads_little_beside_pytorch():
+    "What draws, reads notebooks or reads motion capture is loaded by those who use it, and so are SciPy's parts."
+    others = ["IPython", "matplotlib", "nbformat", "papermill", "PIL", "scipy.interpolate", "scipy.ndimage",
+              "scipy.optimize"]
+    loaded = f"import sys; from diffhpe.lifter import Lifter; print(*(m for m in {others} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.split() == []
 
 # --- every argument does what it says, at a rate that is not the models' own; what is asked holds for any weights
 
@@ -208,6 +223,14 @@ def aggregate_chooses(lift):
     medoid = lift(aggregate="medoid")
     assert min(apart(medoid.poses, h) for h in medoid.hypotheses) < 1e-6 and apart(medoid.poses, lift().poses) > 1e-4
 
+def windows_share_frames(lift):
+    assert same(lift(overlap=18), lift()) and not same(lift(overlap=9), lift())  # of 27; 18 unless told otherwise
+
+def recentring_moves_all_alike(lift):
+    own, usual = (lift(recentred=r, smooth=0).hypotheses for r in (False, True))
+    np.testing.assert_allclose(own - own.mean(0), usual - usual.mean(0), atol=1e-4)
+    assert apart(own.mean(0), usual.mean(0)) > .001
+
 def a_wider_lens_is_nearer(lift): assert depth(lift(field_of_view=90)) < depth(lift()) < depth(lift(field_of_view=40))
 def intrinsics_win(lift):
     lens = Intrinsics.from_field_of_view(lift().image_size, 90)
@@ -224,7 +247,8 @@ def a_larger_picture_is_of_a_longer_lens(lift): assert depth(lift(image_size=(20
 ARGUMENTS = dict(
     fps=fps_reaches_the_root, confidence=confidence_weighs_the_root, threshold=threshold_hides, fill=fill_is_in_seconds,
     smooth=smoothing_smooths, hypotheses=hypotheses_are_counted, n_steps=steps_are_counted, sampler=sampler_is_asked,
-    seed=seed_counts, framed=framing_counts, aggregate=aggregate_chooses, field_of_view=a_wider_lens_is_nearer,
+    seed=seed_counts, framed=framing_counts, overlap=windows_share_frames, recentred=recentring_moves_all_alike,
+    aggregate=aggregate_chooses, field_of_view=a_wider_lens_is_nearer,
     intrinsics=intrinsics_win, coherent=coherent_bones_are_constant, mirrored=a_mirror_is_undone,
     person=a_person_keeps_the_name, layout=layouts_differ, image_size=a_larger_picture_is_of_a_longer_lens)
 
@@ -234,6 +258,12 @@ def test_an_argument_of_the_call_changes_the_motion_as_it_says(lift, argument): 
 def test_no_argument_of_the_call_is_forgotten():
     elsewhere = {"self", "keypoints", "progress_bar"}  # the bar: in bounded memory, below
     assert set(inspect.signature(Lifter.__call__).parameters) - elsewhere == set(ARGUMENTS)
+
+def test_every_argument_of_the_call_is_explained():
+    for f in (Lifter.__call__, Lifter.lift):
+        told = docments(f, returns=False)
+        assert [name for name, comment in told.items() if not comment and name != "self"] == []
+        assert set(inspect.signature(LiftOptions).parameters) < set(told) and "seconds" in told["smooth"]
 
 def test_hidden_joints_get_the_regions_of_hidden_joints(lifter, lift):
     calibration = Calibration((.5, .9), ((.05,)*3,)*17, (((1.,)*17, (2.,)*17), ((3.,)*17, (5.,)*17)))
@@ -314,25 +344,30 @@ lifter = Lifter(DiffHPE(channels=8, n_blocks=1))
 def lift(frames):
     t = np.arange(frames)[:, None, None]*.02
     body = np.random.default_rng(0).uniform(400, 600, (17, 2))
-    r = lifter(body + 20*np.sin(t + np.arange(17)[:, None]), (1000, 1000), "h36m", hypotheses=2, sampler="ddim", n_steps=1, progress_bar=True)
+    pixels = body + 20*np.sin(t + np.arange(17)[:, None])
+    r = lifter(pixels, (1000, 1000), "h36m", hypotheses=2, sampler="ddim", n_steps=1, progress_bar=True)
     assert r.poses.shape == (frames, 17, 3) and np.isfinite(r.poses).all()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
 small = lift(1000); print(small, lift(100_000) - small)
 """
 
 def test_a_hundred_thousand_frames_in_bounded_memory():
-    done = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, timeout=300,
+                          stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     _, more = map(float, done.stdout.split())
-    assert more < 1000, f"{more:.0f} MiB more for 100,000 frames than for 1,000"                         # their results alone are 160 MB
-    assert "lift" in done.stderr                                                                           # the progress bar
+    assert more < 1000, f"{more:.0f} MiB more for 100,000 frames than for 1,000"  # their results alone are 160 MB
+    assert "lift" in done.stderr  # the progress bar
 
 # --- the command
 
-def run(*arguments, cwd): return subprocess.run([COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
+def run(*arguments, cwd):
+    return subprocess.run([COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=300)
 
 def test_the_command_of_the_readme(tmp_path):
-    done = run(example_clip(), "--size", "1920x1080", "--layout", "coco", "--out", "walk.npz", "--bvh", "walk.bvh", "--view", "walk.html", cwd=tmp_path)
+    done = run(example_clip(), "--size", "1920x1080", "--layout", "coco", "--out", "walk.npz", "--bvh", "walk.bvh",
+               "--view", "walk.html", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["walk.bvh", "walk.html", "walk.npz"]
     back = read_lifted(tmp_path/"walk.npz")
@@ -342,7 +377,8 @@ def test_the_command_of_the_readme(tmp_path):
 
 def test_the_command_s_one_sentence(tmp_path):
     done = run("nothing.json", "--size", "1920x1080", cwd=tmp_path)
-    assert done.returncode == 1 and done.stderr.strip().count("\n") == 0 and "nothing.json" in done.stderr and not list(tmp_path.iterdir())
+    assert (done.returncode == 1 and done.stderr.strip().count("\n") == 0 and "nothing.json" in done.stderr
+            and not list(tmp_path.iterdir()))
 
 def person(frames, of=30):
     "A file in which a person is seen in some frames only."
@@ -359,26 +395,34 @@ def changed(index, value):
 
 @pytest.mark.parametrize("contents, options, sentence", [
     ("", {}, "k.json"), ("[]", {}, "nobody was found"), ("{", {}, "JSON"),
-    (person(range(30)), dict(layout="openpose"), "there is no layout 'openpose'"), (person(range(30)), dict(layout="body25"), "17 joints, and layout 'body25' has 25"),
-    (person(range(30)), dict(size="1920"), "size is '1920'"), (person(range(30)), dict(size=None), "does not say how large"),
+    (person(range(30)), dict(layout="openpose"), "there is no layout 'openpose'"),
+    (person(range(30)), dict(layout="body25"), "17 joints, and layout 'body25' has 25"),
+    (person(range(30)), dict(size="1920"), "size is '1920'"),
+    (person(range(30)), dict(size=None), "does not say how large"),
     (changed(2, 17), {}, "confidences reach 17"), (changed(2, -20), {}, "0 to 1 is allowed"),
     (person({4, 20}), {}, "seen in 2 of 30 frames"), (person(set()), {}, "k.json"),
-    (person(range(30)), dict(fps=0.), "fps"), (person(range(30)), dict(hypotheses=0), "hypotheses=0"), (person(range(30)), dict(weights="nowhere"), "nowhere"),
-    (person(range(30)), dict(threshold=2.), "threshold is 2"), (person(range(30)), dict(person="4"), "nobody with the id 4")])
+    (person(range(30)), dict(fps=0.), "fps"), (person(range(30)), dict(hypotheses=0), "hypotheses=0"),
+    (person(range(30)), dict(weights="nowhere"), "nowhere"), (person(range(30)), dict(threshold=2.), "threshold is 2"),
+    (person(range(30)), dict(person="4"), "nobody with the id 4")])
 def test_bad_input_gets_one_sentence_and_writes_nothing(tmp_path, monkeypatch, contents, options, sentence):
     monkeypatch.chdir(tmp_path)
     Path("k.json").write_text(contents if isinstance(contents, str) else json.dumps(contents))
-    with pytest.raises(SystemExit) as e: lift_command.__wrapped__("k.json", **{**dict(size="1920x1080", layout="coco", out="walk.npz"), **options})
+    with pytest.raises(SystemExit) as e:
+        lift_command.__wrapped__("k.json", **{**dict(size="1920x1080", layout="coco", out="walk.npz"), **options})
     assert sentence in str(e.value) and "\n" not in str(e.value)
     assert [p.name for p in tmp_path.iterdir()] == ["k.json"]
 
 def test_every_detector_s_file_gives_the_same_motion(tmp_path):
     rows = json.loads(example_clip().read_text())["instance_info"][:60]
     joints = [np.column_stack([r["instances"][0]["keypoints"], r["instances"][0]["keypoint_scores"]]) for r in rows]
-    (tmp_path/"alphapose.json").write_text(json.dumps([dict(image_id=f"{f}.jpg", keypoints=j.ravel().tolist(), score=2., idx=1) for f, j in enumerate(joints)]))
-    (tmp_path/"arrays.json").write_text(json.dumps(dict(keypoints=[[j[:, :2].tolist()] for j in joints], scores=[[j[:, 2].tolist()] for j in joints])))
+    (tmp_path/"alphapose.json").write_text(json.dumps([dict(image_id=f"{f}.jpg", keypoints=j.ravel().tolist(), score=2.,
+                                                            idx=1) for f, j in enumerate(joints)]))
+    (tmp_path/"arrays.json").write_text(json.dumps(dict(keypoints=[[j[:, :2].tolist()] for j in joints],
+                                                        scores=[[j[:, 2].tolist()] for j in joints])))
     np.savez(tmp_path/"arrays.npz", keypoints=np.array(joints)[..., :2], confidence=np.array(joints)[..., 2])
-    for name in ("alphapose.json", "arrays.json", "arrays.npz"): lift_command.__wrapped__(str(tmp_path/name), size="1920x1080", layout="coco", fps=50., hypotheses=1, out=str(tmp_path/f"{name}.out.npz"))
+    for name in ("alphapose.json", "arrays.json", "arrays.npz"):
+        lift_command.__wrapped__(str(tmp_path/name), size="1920x1080", layout="coco", fps=50., hypotheses=1,
+                                 out=str(tmp_path/f"{name}.out.npz"))
     first, *others = (read_lifted(p) for p in sorted(tmp_path.glob("*.out.npz")))
     poses = lambda m: (m if isinstance(m, LiftedMotion) else m[0]).poses
     for other in others: np.testing.assert_allclose(poses(other), poses(first), atol=1e-5)
