@@ -48,7 +48,9 @@ class FrozenFeatures(nn.Module):
     ):
         super().__init__()
         if not hasattr(backbone, "features") or "channels" not in getattr(backbone, "config", ()):
-            raise ValueError(f"a {type(backbone).__name__} can't be the backbone of DiffHPE-Wrapper: a module with a method `features(keypoints)` and a `config` that names its channels is needed, such as MixSTE")
+            raise ValueError(f"a {type(backbone).__name__} can't be the backbone of DiffHPE-Wrapper: "
+                             "a module with a method `features(keypoints)` and a `config` that names its channels "
+                             "is needed, such as MixSTE")
         self.backbone, self.visible, self.has_pose = backbone.requires_grad_(False).eval(), visible, with_pose
         self.channels = backbone.config["channels"] + visible + 3*with_pose
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from .files import phase_bar
-from .sightings import Sightings
+from .keypoint_files import KeypointFile
 from .layouts import LAYOUTS
+from .sightings import Sightings
 
 # %% ../nbs/79_detect.ipynb #a1bc2dc3
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
@@ -44,8 +45,9 @@ def open_film(
     path:str|Path, # of a video
 )->Film:
     "What a film says of itself, after a look at its first picture."
-    cv2, path = needed("cv2", "reading a film"), Path(path)
+    path = Path(path)
     if not path.is_file(): raise ValueError(f"{path} is not there; the path of a film is allowed")
+    cv2 = needed("cv2", "reading a film")
     film = cv2.VideoCapture(str(path))
     try:
         there, picture = film.read()
@@ -129,7 +131,7 @@ def detect_people(
     path:str|Path,                     # of a video
     detector:str|Callable="mediapipe", # a name in `DETECTORS`, or a detector of your own
     progress_bar:bool=False,           # on the terminal
-)->Sightings:                          # in the detector's layout, with the film's size and rate
+)->KeypointFile:                       # in the detector's layout, with the film's size and rate
     "Ask a detector for the people of each frame of a film."
     film, seen, n = open_film(path), [], 0
     ask = get_detector(detector)
@@ -143,5 +145,5 @@ def detect_people(
                                  "x, y, confidence")
             seen.append((n - 1, None, joints))
     if not seen: raise ValueError(f"{path}: the detector found nobody in {n} frames")
-    return Sightings("film", list(range(n)), seen, layout=ask.layout, image_size=film.size, fps=film.fps,
-                     complete=True, path=path)
+    found = Sightings("film", list(range(n)), seen, None, ask.layout, film.size, film.fps, True)
+    return KeypointFile(path, found)

@@ -23,7 +23,9 @@ def at_step(
     t = torch.as_tensor(t, device=values.device)
     if t.device.type == "cpu" and not ((t >= 0) & (t < len(values))).all():   # asking a GPU would make it wait
         raise ValueError(f"step t reaches from {t.min()} to {t.max()}; only 0..{len(values)-1} are allowed")
-    if t.ndim and t.shape != like.shape[:1]: raise ValueError(f"t has shape {tuple(t.shape)} for a batch of {len(like)}; an int or one step per example is allowed")
+    if t.ndim and t.shape != like.shape[:1]:
+        raise ValueError(f"t has shape {tuple(t.shape)} for a batch of {len(like)}; "
+                         "an int or one step per example is allowed")
     return values[t].to(like).reshape(-1, *(1,)*(like.ndim - 1)) if t.ndim else values[t]
 
 # %% ../nbs/21_diffusion.ipynb #13de9b81
@@ -78,5 +80,7 @@ def diffusion_loss(
 )->Tensor:             # ()
     "Mean squared error of the predicted noise, section 3.4 steps 2 to 4 (DDPM eq. 14)."
     eps_hat = denoise(q_sample(x0, t, alpha_bar, eps), t)
-    if eps_hat.shape != eps.shape: raise ValueError(f"denoise returned shape {tuple(eps_hat.shape)} for noise of shape {tuple(eps.shape)}; the same shape is allowed")
+    if eps_hat.shape != eps.shape:
+        raise ValueError(f"denoise returned shape {tuple(eps_hat.shape)} for noise of shape {tuple(eps.shape)}; "
+                         "the same shape is allowed")
     return (eps - eps_hat).pow(2).mean()

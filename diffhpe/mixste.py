@@ -63,7 +63,8 @@ class Attention(nn.Module):
         n_heads:int=8, # each on C / n_heads channels
     ):
         super().__init__()
-        if n_heads < 1 or channels % n_heads: raise ValueError(f"{n_heads} heads cannot share {channels} channels evenly; n_heads must divide channels")
+        if n_heads < 1 or channels % n_heads:
+            raise ValueError(f"{n_heads} heads cannot share {channels} channels evenly; n_heads must divide channels")
         self.n_heads = n_heads
         self.qkv, self.proj = nn.Linear(channels, 3*channels), nn.Linear(channels, channels)
 
@@ -162,30 +163,30 @@ class MixSTE(nn.Module):
         linear_start:bool=False, # the output is added to a `LinearStart`
         **options,            # of `KeypointInput`
     ):
-        super().__init__()
-        sizes = dict(n_joints=n_joints, n_frames=n_frames, channels=channels, depth=depth, n_heads=n_heads, mlp_ratio=mlp_ratio)
-        check_sizes(sizes)
-        self.config = dict(sizes, drop_path=drop_path) | {k: True for k, v in dict(linear_start=linear_start, **options).items() if v}
-        self.input = KeypointInput(**options)
+        super().__init__(); self.input = KeypointInput(**options)
+        check_sizes(sizes := dict(n_joints=n_joints, n_frames=n_frames, channels=channels, depth=depth,
+                                  n_heads=n_heads, mlp_ratio=mlp_ratio))
+        chosen = {k: True for k, v in dict(linear_start=linear_start, **options).items() if v}
+        self.config = dict(sizes, drop_path=drop_path) | chosen
         self.start = LinearStart(self.input.channels, n_joints) if linear_start else None
         rates = [DropPath(drop_path).p*i/max(depth - 1, 1) for i in range(depth)]
         self.embed = nn.Linear(self.input.channels, channels)
-        self.spatial_position, self.temporal_position = (nn.Parameter(torch.zeros(1, n, channels)) for n in (n_joints, n_frames))
-        self.spatial_blocks, self.temporal_blocks = (nn.ModuleList(AttentionBlock(channels, n_heads, mlp_ratio, p) for p in rates) for _ in range(2))
+        position = lambda n: nn.Parameter(torch.zeros(1, n, channels))
+        blocks = lambda: nn.ModuleList(AttentionBlock(channels, n_heads, mlp_ratio, p) for p in rates)
+        self.spatial_position, self.temporal_position = position(n_joints), position(n_frames)
+        self.spatial_blocks, self.temporal_blocks = blocks(), blocks()
         self.spatial_norm, self.temporal_norm = (nn.LayerNorm(channels, eps=1e-6) for _ in range(2))
         self.head_norm, self.head = nn.LayerNorm(channels, eps=1e-5), nn.Linear(channels, 3)
-
     def features(self, keypoints:Tensor)->Tensor: # (B, L, J, 2) normalised screen coordinates → (B, L, J, C)
         "What the head reads a pose from: the tokens after the head's layer norm."
         B = checked_clips(keypoints, self.config["n_frames"], self.config["n_joints"])
-        x = (self.embed(self.input(keypoints)) + self.spatial_position).flatten(0, 1) # (B*L, J, C)
+        x = (self.embed(self.input(keypoints)) + self.spatial_position).flatten(0, 1)  # (B*L, J, C)
         for i, (spatial, temporal) in enumerate(zip(self.spatial_blocks, self.temporal_blocks)):
             x = swap_tokens(self.spatial_norm(spatial(x)), B)                 # (B*J, L, C)
             if i == 0: x = x + self.temporal_position
             x = swap_tokens(self.temporal_norm(temporal(x)), B)               # (B*L, J, C)
         return self.head_norm(x).unflatten(0, (B, -1))                        # (B, L, J, C)
-
-    def forward(self, keypoints:Tensor)->Tensor: # (B, L, J, 2) screen → (B, L, J, 3) metres, camera frame, root-relative
+    def forward(self, keypoints:Tensor)->Tensor: # (B, L, J, 2) screen → (B, L, J, 3) metres, root-relative
         "The pose of every frame."
         pose = self.head(self.features(keypoints))
         return pose if self.start is None else self.start(self.input(keypoints)) + pose*BEYOND_START
@@ -202,8 +203,10 @@ def mixste_loss(
     velocity:float=2.0,           # factor of the error in motion
 )->Tensor:                        # 0-dim
     "Weighted MPJPE + `smoothness`·weighted squared motion + `velocity`·velocity error (Zhang et al. 2022)."
-    if predicted.shape != target.shape or predicted.ndim != 4 or predicted.shape[1] < 2 or predicted.shape[2:] != (len(weights), 3):
-        raise ValueError(f"predicted has shape {tuple(predicted.shape)} and target {tuple(target.shape)}; both must be (B, L, {len(weights)}, 3), with L >= 2")
+    if (predicted.shape != target.shape or predicted.ndim != 4 or predicted.shape[1] < 2
+        or predicted.shape[2:] != (len(weights), 3)):
+        raise ValueError(f"predicted has shape {tuple(predicted.shape)} and target {tuple(target.shape)}; "
+                         f"both must be (B, L, {len(weights)}, 3), with L >= 2")
     w = torch.as_tensor(weights, dtype=predicted.dtype, device=predicted.device)
     motion, true_motion = predicted.diff(dim=1), target.diff(dim=1)
     position = (w*(predicted - target).norm(dim=-1)).mean()
@@ -218,7 +221,8 @@ def mirror_half(
 )->tuple[Tensor, Tensor]: # like keypoints, like poses
     "Mirror each clip, input and target together, with probability 1/2."
     device = keypoints.device if generator is None else generator.device
-    heads = (torch.rand(len(keypoints), generator=generator, device=device) < .5).to(keypoints.device)[:, None, None, None]
+    heads = (torch.rand(len(keypoints), generator=generator,
+                        device=device) < .5).to(keypoints.device)[:, None, None, None]
     return torch.where(heads, mirror_pose(keypoints), keypoints), torch.where(heads, mirror_pose(poses), poses)
 
 # %% ../nbs/34_mixste.ipynb #237dc910

@@ -8,6 +8,7 @@ __all__ = ['TABLE_1_DROPOUT', 'CHUNK', 'check_keypoints', 'make_conditioning', '
 
 # %% ../nbs/40_models.ipynb #ffd9fdf5
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 
 import torch
 from fastcore.basics import patch
@@ -166,7 +167,8 @@ class DiffHPE(PoseDiffusion):
         self.n_steps, self.target = n_steps, target
         width = 3 if not embed_pose else self.conditioning.channels if backbone is not None else channels
         self.embed_pose = nn.Linear(3, width) if embed_pose else nn.Identity()
-        self.denoiser = GCNDenoiser(H36M_17.adjacency(), width, self.conditioning.channels, n_frames, channels, n_blocks, dropout, n_steps)
+        self.denoiser = GCNDenoiser(H36M_17.adjacency(), width, self.conditioning.channels, n_frames, channels,
+                                    n_blocks, dropout, n_steps)
         self.schedule = noise_schedule(schedule, n_steps)
         self.register_buffer("alpha_bar", self.schedule.alpha_bar.float(), persistent=False)
 
@@ -260,7 +262,8 @@ class GraphLifter(Conditioned):
         self.config = dict(conditioning=conditioning, n_frames=n_frames, channels=channels, n_blocks=n_blocks,
                            dropout=dropout, pose_scale=pose_scale)
         self.config |= {k: True for k, v in dict(residual=residual, **options).items() if v}
-        self.denoiser = GCNDenoiser(H36M_17.adjacency(), 0, self.conditioning.channels, n_frames, channels, n_blocks, dropout, 1)
+        self.denoiser = GCNDenoiser(H36M_17.adjacency(), 0, self.conditioning.channels, n_frames, channels,
+                                    n_blocks, dropout, 1)
 
     def features(self,
         keypoints:Tensor, # (B, L, J, 2), normalised screen coordinates
@@ -276,3 +279,11 @@ class GraphLifter(Conditioned):
         condition = self.encode(keypoints)
         output = self.denoiser(condition[..., :0], condition, condition.new_zeros(1, dtype=torch.long))
         return self.estimate(condition) + output/self.pose_scale
+
+# %% ../nbs/40_models.ipynb #c1b4c198
+_ELSEWHERE = dict(load_checkpoint="checkpoints", load_released="released", MixSTE="mixste") # name → module
+
+def __getattr__(name):
+    "Names that users expect here, from the modules that hold them."
+    if name not in _ELSEWHERE: raise AttributeError(f"module 'diffhpe.models' has no attribute {name!r}")
+    return getattr(import_module(f"diffhpe.{_ELSEWHERE[name]}"), name)

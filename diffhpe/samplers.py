@@ -26,9 +26,13 @@ def noise_of_step(
 )->Tensor:                                       # like x, standard normal
     "The noise that step t adds: `step_noise[t]` if there is one, else a draw."
     if step_noise is None: return standard_normal(x.shape, generator, x.device, x.dtype)
-    if t >= len(step_noise): raise ValueError(f"step_noise has {len(step_noise)} entries, step t={t} needs entry {t}; one entry for each step of the schedule is allowed")
+    if t >= len(step_noise):
+        raise ValueError(f"step_noise has {len(step_noise)} entries, step t={t} needs entry {t}; "
+                         "one entry for each step of the schedule is allowed")
     noise = step_noise[t]
-    if noise.shape != x.shape: raise ValueError(f"step_noise[{t}] has shape {tuple(noise.shape)}; the shape of x_T, {tuple(x.shape)}, is allowed")
+    if noise.shape != x.shape:
+        raise ValueError(f"step_noise[{t}] has shape {tuple(noise.shape)}; "
+                         f"the shape of x_T, {tuple(x.shape)}, is allowed")
     return noise.to(x)
 
 # %% ../nbs/22_samplers.ipynb #dc4e1921
@@ -44,7 +48,9 @@ def sample_ddpm(
 )->Tensor:                                    # x_0, like x_T
     "Walk all T steps back, DiffHPE section 3.5 (DDPM algorithm 2)."
     T = schedule.n_steps
-    if n_steps not in (None, T): raise ValueError(f"the sampler ddpm walks all {T} steps of its schedule, found n_steps={n_steps}; the samplers ddim, dpmpp_2m and fast take fewer")
+    if n_steps not in (None, T):
+        raise ValueError(f"the sampler ddpm walks all {T} steps of its schedule, found n_steps={n_steps}; "
+                         "the samplers ddim, dpmpp_2m and fast take fewer")
     x = x_T
     for t in reversed(range(T)):
         x = posterior_mean(x, t, denoise(x, t), schedule)
@@ -58,7 +64,8 @@ def ddim_steps(
     T:int,         # steps of the schedule
 )->list[int]:      # descending, from T-1 to 0 (a single step is T-1), without repeats
     "The steps that a sampler of few steps visits, evenly spaced."
-    if not isinstance(n_steps, int) or not 1 <= n_steps <= T: raise ValueError(f"n_steps={n_steps!r} is asked for; a whole number from 1 to {T} is allowed")
+    if not isinstance(n_steps, int) or not 1 <= n_steps <= T:
+        raise ValueError(f"n_steps={n_steps!r} is asked for; a whole number from 1 to {T} is allowed")
     return [round((T-1)*i/(n_steps-1)) for i in reversed(range(n_steps))] if n_steps > 1 else [T-1]
 
 # %% ../nbs/22_samplers.ipynb #2b86057c
@@ -77,7 +84,8 @@ def sample_ddim(
     "Walk back over `n_steps` of the T steps, DDIM eqs. 12 and 16."
     if not 0 <= eta <= 1: raise ValueError(f"the sampler ddim is asked for eta={eta}; a number from 0 to 1 is allowed")
     T, a = schedule.n_steps, schedule.alpha_bar.tolist()
-    if start is not None and not 0 <= start < T: raise ValueError(f"start={start} is asked for; a step from 0 to {T-1} is allowed")
+    if start is not None and not 0 <= start < T:
+        raise ValueError(f"start={start} is asked for; a step from 0 to {T-1} is allowed")
     T = T if start is None else start + 1
     steps, x = ddim_steps(T if n_steps is None else n_steps, T), x_T
     for t, s in zip(steps, steps[1:] + [-1]):
@@ -149,7 +157,8 @@ def sample_fast(
     callback:Callable[[int, Tensor], None]|None=None,  # called after each step with t and the new x
 )->Tensor:                                    # x_0, like x_T
     "A few steps of DDIM with η = 1, from the first useful step on."
-    return sample_ddim(denoise, x_T, schedule, 5 if n_steps is None else n_steps, 1., generator, step_noise, callback, start=first_useful_step(schedule))
+    return sample_ddim(denoise, x_T, schedule, 5 if n_steps is None else n_steps, 1., generator, step_noise, callback,
+                       start=first_useful_step(schedule))
 
 # %% ../nbs/22_samplers.ipynb #dbfeeacf
 SAMPLERS = dict(ddpm=sample_ddpm, ddim=sample_ddim, dpmpp_2m=sample_dpmpp_2m, fast=sample_fast)

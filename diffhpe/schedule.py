@@ -53,14 +53,20 @@ class Schedule:
 
     def __post_init__(self):
         b = self.beta
-        if b.ndim != 1 or len(b) == 0 or b.dtype != torch.float64: raise ValueError(f"beta has shape {tuple(b.shape)} and dtype {b.dtype}; allowed is (T,) with T >= 1 and torch.float64")
-        if not ((b > 0) & (b < 1)).all(): raise ValueError(f"beta reaches from {b.min().item():g} to {b.max().item():g}; only values strictly between 0 and 1 are allowed")
+        if b.ndim != 1 or len(b) == 0 or b.dtype != torch.float64:
+            raise ValueError(f"beta has shape {tuple(b.shape)} and dtype {b.dtype}; "
+                             "allowed is (T,) with T >= 1 and torch.float64")
+        if not ((b > 0) & (b < 1)).all():
+            raise ValueError(f"beta reaches from {b.min().item():g} to {b.max().item():g}; "
+                             "only values strictly between 0 and 1 are allowed")
 
     n_steps = property(lambda self: len(self.beta), doc="T")
     alpha = property(lambda self: 1 - self.beta, doc="One step's factor, 1 - beta.")
     alpha_bar = property(lambda self: self.alpha.cumprod(0), doc="The paper's alpha, eq. 2.")
-    alpha_bar_prev = property(lambda self: torch.cat([torch.ones_like(self.beta[:1]), self.alpha_bar[:-1]]), doc="alpha_bar of the step before; 1 before the first.")
-    sigma = property(lambda self: ((1 - self.alpha_bar_prev)/(1 - self.alpha_bar)*self.beta).sqrt(), doc="Spread of a reverse step, DDPM eq. 7; 0 at t = 0.")
+    alpha_bar_prev = property(lambda self: torch.cat([torch.ones_like(self.beta[:1]), self.alpha_bar[:-1]]),
+                              doc="alpha_bar of the step before; 1 before the first.")
+    sigma = property(lambda self: ((1 - self.alpha_bar_prev)/(1 - self.alpha_bar)*self.beta).sqrt(),
+                     doc="Spread of a reverse step, DDPM eq. 7; 0 at t = 0.")
     k1 = property(lambda self: 1/self.alpha.sqrt(), doc="First constant of eq. 5.")
     k2 = property(lambda self: self.beta/(1 - self.alpha_bar).sqrt(), doc="Second constant of eq. 5.")
 
@@ -71,5 +77,6 @@ def noise_schedule(
 )->Schedule:
     "The schedule of this name with T steps; the paper's is cosine with 50."
     if name not in SCHEDULES: raise ValueError(f"unknown schedule {name!r}; allowed are {', '.join(SCHEDULES)}")
-    if not isinstance(n_steps, int) or n_steps < 1: raise ValueError(f"a schedule has n_steps={n_steps!r}; a whole number of at least 1 is allowed")
+    if not isinstance(n_steps, int) or n_steps < 1:
+        raise ValueError(f"a schedule has n_steps={n_steps!r}; a whole number of at least 1 is allowed")
     return Schedule(name, SCHEDULES[name](n_steps))

@@ -323,3 +323,35 @@ def test_the_citation_is_of_this_version():
     found = yaml.safe_load((ROOT/"CITATION.cff").read_text(encoding="utf-8"))
     assert found["version"] == diffhpe.__version__ and found["preferred-citation"]["year"] == 2023
     assert "## Not released yet" in (ROOT/"CHANGELOG.md").read_text(encoding="utf-8")
+
+WIDTH = 120
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, **by_name)
+def test_lines_fit_the_page(notebook):
+    "At most 120 columns; only the rows of Markdown tables and addresses cannot be broken."
+    whole = re.compile(r"\s*\||.*https?://\S{60,}")
+    report([f"{c.id}: {len(s)} columns: {s[:90]}…" for c in read(notebook).cells for s in c.source.splitlines()
+            if len(s) > WIDTH and not (c.cell_type == "markdown" and whole.match(s))])
+
+LONG = ("synthetic", "plot") # a body's motion, and all figures
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.stem not in LONG], **by_name)
+def test_modules_are_small(module):
+    assert len(module.read_text(encoding="utf-8").splitlines()) <= 400, "more than 400 lines: which of its ideas is another notebook's?"
+
+def test_no_public_name_stands_twice():
+    homes = {}
+    for module in MODULES:
+        for node in ast.parse(module.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            if any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets):
+                for name in ast.literal_eval(node.value): homes.setdefault(name, []).append(module.stem)
+    report([f"{name} stands in {' and in '.join(found)}" for name, found in homes.items() if len(found) > 1])
+
+def test_the_public_contract_stands():
+    from diffhpe.datasets import load_dataset
+    from diffhpe.metrics import mpjpe, p_mpjpe, segment_std, symmetry_gap
+    from diffhpe.models import DiffHPE, MixSTE, load_checkpoint, load_released
+    from diffhpe.occlusion import OCCLUSIONS
+    assert all(map(callable, (load_dataset, mpjpe, p_mpjpe, segment_std, symmetry_gap, DiffHPE, MixSTE, load_checkpoint, load_released)))
+    assert set(OCCLUSIONS) >= {"none", "random", "random_leg_arm", "consecutive_leg", "consecutive_frames"}
