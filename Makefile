@@ -1,5 +1,5 @@
 # Each target does its own set-up (a virtual environment in .venv). Needs git, make and Python >= 3.11 with venv.
-#   make experiment   run nbs/run_experiment.ipynb into results/; OCC=random picks another occlusion,
+#   make experiment   run nbs/run_experiment.ipynb into runs/; OCC=random picks another occlusion,
 #                     P="-p dataset cmu -p data_dir FOLDER" sets any other parameter, OUT= the executed notebook
 #   make tune         random search of a model's learning rate and dropout, P= as above (MODEL=diffhpe-2d); called again, it continues
 #   make lab          JupyterLab on the notebooks
@@ -25,7 +25,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 BIN  := $(VENV)/bin
 OCC  ?= consecutive
-OUT  ?= results/$(OCC).ipynb
+OUT  ?= runs/$(OCC).ipynb
 P    ?=
 DATA ?=
 MODEL ?= diffhpe-2d
@@ -46,8 +46,8 @@ experiment: setup
 	$(BIN)/papermill nbs/run_experiment.ipynb "$(OUT)" -p occ $(OCC) $(P) </dev/null
 
 tune: setup
-	@mkdir -p results
-	$(BIN)/papermill nbs/tune.ipynb "results/tune-$(MODEL).ipynb" -p model $(MODEL) $(P) </dev/null
+	@mkdir -p runs
+	$(BIN)/papermill nbs/tune.ipynb "runs/tune-$(MODEL).ipynb" -p model $(MODEL) $(P) </dev/null
 
 lab: setup
 	PATH="$(abspath $(BIN)):$$PATH" jupyter lab $(P)
@@ -81,26 +81,26 @@ refresh-experiment: setup
 	$(EXECUTE) nbs/run_experiment.ipynb </dev/null
 	$(BIN)/nbdev_clean
 
-SCRATCH = papermill nbs/run_experiment.ipynb results/scratch.ipynb -p from_scratch True
+SCRATCH = papermill nbs/run_experiment.ipynb runs/scratch.ipynb -p from_scratch True
 weights: setup
-	@mkdir -p results
+	@mkdir -p runs
 	$(BIN)/$(SCRATCH) </dev/null
 	$(BIN)/python -c 'from diffhpe.config import Experiment; from diffhpe.datasets import load_dataset; from diffhpe.results import run_folder, ship_weights; ship_weights(run_folder(Experiment(from_scratch=True)), "diffhpe/weights", "$(SCRATCH)", load_dataset("synthetic"))'
 
 transfer: setup
-	@mkdir -p results
-	$(BIN)/papermill nbs/transfer.ipynb results/transfer.ipynb -p data_dir '$(DATA)' </dev/null
+	@mkdir -p runs
+	$(BIN)/papermill nbs/transfer.ipynb runs/transfer.ipynb -p results_dir results -p data_dir '$(DATA)' </dev/null
 
 calibration: setup
-	@mkdir -p results
-	$(BIN)/papermill nbs/calibration.ipynb results/calibration.ipynb $(if $(DATA),-p data_dir '$(DATA)') $(P) </dev/null
+	@mkdir -p runs
+	$(BIN)/papermill nbs/calibration.ipynb runs/calibration.ipynb $(if $(DATA),-p data_dir '$(DATA)') $(P) </dev/null
 
 grid: setup
-	$(BIN)/diffhpe_grid grids/paper.yaml $(if $(DATA),-p data_dir '$(DATA)') $(P) </dev/null
+	$(BIN)/diffhpe_grid grids/paper.yaml -p results_dir results $(if $(DATA),-p data_dir '$(DATA)') $(P) </dev/null
 
 benchmark: setup
-	@mkdir -p results
-	$(BIN)/papermill nbs/benchmarks.ipynb results/benchmarks.ipynb $(P) </dev/null
+	@mkdir -p runs
+	$(BIN)/papermill nbs/benchmarks.ipynb runs/benchmarks.ipynb -p results_dir results $(P) </dev/null
 
 dist: setup
 	@version=$$(sed -n 's/^version = //p' settings.ini); test -z "$(TAG)" -o "$(TAG)" = "v$$version" || { echo "TAG=$(TAG), but the version in settings.ini is $$version" >&2; exit 1; }

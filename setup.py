@@ -9,6 +9,7 @@ config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 lib = cfg["lib_name"]
+def wanted(extra): return shlex.split(cfg[f"{extra}_requirements"])
 
 setuptools.setup(
     name=lib,
@@ -25,7 +26,8 @@ setuptools.setup(
     packages=setuptools.find_packages(include=[lib, lib + ".*"]),
     package_data={lib: ["py.typed", "data/*", "weights/*/*", "weights/*/*/*"]},
     install_requires=shlex.split(cfg.get("requirements", "")),
-    extras_require={extra: shlex.split(cfg.get(f"{extra}_requirements", "")) for extra in ("dev", "experiments", "plot", "video", "detect", "hub")},
+    extras_require={extra: wanted(extra) for extra in ("plot", "experiments", "video", "detect", "hub")}
+                   | {"dev": wanted("dev") + wanted("plot") + wanted("experiments")},
     entry_points={
         "console_scripts": shlex.split(cfg.get("console_scripts", "")),
         "nbdev": [f"{lib}={lib}._modidx:d"],  # lets nbdev link `names` in the docs

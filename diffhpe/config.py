@@ -189,7 +189,7 @@ class Question:
     cameras:str=param("h36m", _one_of("h36m", "random"))       # or "random"
     # scale of the detector noise in pixels; None: the data's default
     noise:float|None=param(None, _number(float, 0, 100))
-    results_dir:str|None=param(None, _folder, "session")       # None: results/ of the checkout
+    results_dir:str|None=param(None, _folder, "session")       # None: runs/ of the checkout
     from_scratch:bool=param(False, _bool)                      # ignore the weights that come with the package
     # what is trained with occlusion continues, for a third of the epochs, from what was trained without
     curriculum:bool=param(False, _bool, "plan")

@@ -57,7 +57,7 @@ def run_folder(
     "The folder of a run."
     root = Path(diffhpe.__file__).parents[1]
     base = (Path(experiment.results_dir) if experiment.results_dir
-            else (root if (root/"settings.ini").is_file() else Path.cwd())/"results")
+            else (root if (root/"settings.ini").is_file() else Path.cwd())/"runs")
     there = next(p for p in (base, *base.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(f"parameter results_dir={str(base)!r} is not allowed: "

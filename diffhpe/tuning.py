@@ -163,7 +163,7 @@ def trial_command(
     def text(v): return ", ".join(f"{k}={x!r}" for k, x in v.items()) if isinstance(v, dict) else str(v)
     given = {k: text(v) for k, v in changed_parameters(trial).items() if k not in ("minutes", "resume")}
     options = [f"-p {k} {shlex.quote(v)}" for k, v in given.items()]
-    return " ".join(["papermill", "nbs/run_experiment.ipynb", f"results/{trial.model}-tuned.ipynb", *options])
+    return " ".join(["papermill", "nbs/run_experiment.ipynb", f"runs/{trial.model}-tuned.ipynb", *options])
 
 # %% ../nbs/57_tuning.ipynb #c1285820
 def plot_trials(

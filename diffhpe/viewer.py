@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .lifted import LiftedMotion, named_people, put_file
-from .plot import COLORS, joint_colors
-from .skeleton import H36M_17
+from .skeleton import COLORS, H36M_17, joint_colors
 
 # %% ../nbs/76_viewer.ipynb #4f07955b
 def pack(

@@ -68,9 +68,21 @@ def test_module_imports_from_lower_floors(module):
     bad = [m for m in imported(module.read_text(encoding="utf-8")) if m in number and not may_import(number[module.stem], number[m])]
     report([f"{module.stem} ({number[module.stem]:02}) imports from {m} ({number[m]:02})" for m in bad])
 
-def test_third_party_imports_are_required():
-    names = {canonicalize_name(r.name) for r in requirements("requirements")}
-    roots = {n.split(".")[0] for m in MODULES for node in ast.walk(ast.parse(m.read_text(encoding="utf-8")))
+def needed_by(start):
+    "Modules of the package that one of them brings, itself included."
+    found, todo = set(), [start]
+    while todo:
+        if (name := todo.pop()) in found: continue
+        found.add(name); todo += [m for m in imported((ROOT/f"diffhpe/{name}.py").read_text(encoding="utf-8")) if m in numbers()]
+    return found
+
+@pytest.mark.parametrize("starts, extras", [(("lifter", "command", "detect"), ()), (None, ("plot", "experiments"))])
+def test_third_party_imports_are_required(starts, extras):
+    "Lifting needs the core alone; all else may need what the extras bring."
+    names = {canonicalize_name(r.name) for key in ("requirements", *(f"{e}_requirements" for e in extras)) for r in requirements(key)}
+    chosen = MODULES if starts is None else [ROOT/f"diffhpe/{m}.py" for m in sorted(set().union(*map(needed_by, starts)))]
+    def nodes(tree): return ast.walk(tree) if starts is None else tree.body     # lifting imports the rest when it is asked for
+    roots = {n.split(".")[0] for m in chosen for node in nodes(ast.parse(m.read_text(encoding="utf-8")))
              for n in ([a.name for a in node.names] if isinstance(node, ast.Import) else
                        [node.module] if isinstance(node, ast.ImportFrom) and not node.level else [])}
     dists = metadata.packages_distributions()
@@ -284,7 +296,7 @@ def pins():
 
 def test_all_that_is_installed_is_pinned():
     "Walks from diffhpe[dev] through all it brings; what only the CUDA build of torch brings, torch pins itself."
-    pinned, todo, seen = pins(), requirements("requirements") + requirements("dev_requirements"), set()
+    pinned, todo, seen = pins(), sum(map(requirements, ("requirements", "plot_requirements", "experiments_requirements", "dev_requirements")), []), set()
     while todo:
         r = todo.pop(); name = canonicalize_name(r.name)
         if (name, *sorted(r.extras)) in seen or re.match(r"(nvidia|cuda|triton)\b", name): continue
@@ -350,8 +362,8 @@ def test_no_public_name_stands_twice():
 
 def test_the_public_contract_stands():
     from diffhpe.datasets import load_dataset
-    from diffhpe.metrics import mpjpe, p_mpjpe, segment_std, symmetry_gap
     from diffhpe.models import DiffHPE, MixSTE, load_checkpoint, load_released
+    from diffhpe.metrics import mpjpe, p_mpjpe, segment_std, symmetry_gap
     from diffhpe.occlusion import OCCLUSIONS
     assert all(map(callable, (load_dataset, mpjpe, p_mpjpe, segment_std, symmetry_gap, DiffHPE, MixSTE, load_checkpoint, load_released)))
     assert set(OCCLUSIONS) >= {"none", "random", "random_leg_arm", "consecutive_leg", "consecutive_frames"}
