@@ -13,6 +13,7 @@ import diffhpe
 from diffhpe.camera import h36m_cameras
 from diffhpe.command import example_clip, lift_command, lift_file
 from diffhpe.joint_tables import import_recording
+from diffhpe.keypoint_files import open_keypoint_file
 from diffhpe.lifted import LiftedMotion
 from diffhpe.lifted_files import read_lifted
 from diffhpe.lifter import SMOOTH, Lifter, LiftOptions, smoothed
@@ -325,9 +326,23 @@ def test_the_command_hands_on_every_option(asked):
     asked(weights="mine", device="cpu"); assert Spy.loaded == ("mine", "cpu")
     for option, suffix in dict(out="npz", bvh="bvh", view="html", csv="csv", film="gif").items():
         asked(**{option: f"{option}.{suffix}"}); assert Path(f"{option}.{suffix}").exists()
-    others = {"keypoints", "fov", "focal", "fps", "size", "layout", "person", "weights", "device"}
+    others = {"keypoints", "fov", "focal", "fps", "size", "layout", "person", "weights", "device", "detector"}
     others |= {"out", "bvh", "view", "csv", "film"}
     assert set(inspect.signature(lift_command.__wrapped__).parameters) == others | set(HANDED)
+
+@pytest.mark.parametrize("options, detector", [({}, "mediapipe"), (dict(detector="rtmlib"), "rtmlib")])
+def test_a_film_is_given_to_the_detector_that_is_asked_for(asked, monkeypatch, options, detector):
+    given = []
+    def film_keypoints(film, name, folder, bar): given.append((film.name, name)); return open_keypoint_file("k.json")
+    monkeypatch.setattr("diffhpe.command.film_keypoints", film_keypoints)
+    lift_command.__wrapped__("walk.MP4", size="1920x1080", layout="coco", out="o.npz", **options)
+    assert given == [("walk.MP4", detector)] and Path("o.npz").exists()
+
+def test_a_film_without_the_extra_is_one_sentence(tmp_path):
+    (tmp_path/"walk.mp4").write_bytes(b"no film")
+    code = "import sys; sys.modules['cv2'] = None; from diffhpe.command import lift_command; lift_command.__wrapped__('walk.mp4')"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 1 and "pip install 'diffhpe[detect]'" in ran.stderr and "Traceback" not in ran.stderr
 
 def test_a_file_of_every_second_frame_has_half_the_rate(asked):
     two_walkers(Path("every_second.json"), 2)
