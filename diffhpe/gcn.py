@@ -32,15 +32,14 @@ class ResidualBlock(nn.Module):
         self.split = pointwise(channels, 2*channels)
 
     def forward(self,
-        x:Tensor,         # (J, L, B, C)
+        x:Tensor,         # (B, L, J, C)
         embedding:Tensor, # (B, E) or (1, E), of the diffusion steps
-    )->tuple:             # (J, L, B, C) to the next block, (J, L, B, C) to the output
+    )->tuple:             # (B, L, J, C) to the next block, (B, L, J, C) to the output
         "Mix over frames, channels and joints, then gate."
-        y = x + self.step(embedding)
+        y = x + self.step(embedding)[:, None, None]
         y = self.non_local(self.feature_layer(self.time_layer(y)))
-        y, root = gated(self.gate(y)), 2**-.5
-        (w_residual, w_skip), (b_residual, b_skip) = self.split.weight.chunk(2), self.split.bias.chunk(2)
-        return torch.add(F.linear(y, w_residual*root, b_residual*root), x, alpha=root), F.linear(y, w_skip, b_skip)
+        residual, skip = self.split(gated(self.gate(y))).chunk(2, dim=-1)
+        return (x + residual)/2**.5, skip
 
 # %% ../nbs/32_gcn.ipynb #6f58f34b
 class GCNDenoiser(nn.Module):
@@ -58,7 +57,8 @@ class GCNDenoiser(nn.Module):
         super().__init__()
         self.embedding = StepEmbedding(n_steps)
         self.input = pointwise(pose_channels + condition_channels, channels)
-        self.blocks = nn.ModuleList(ResidualBlock(channels, n_frames, adjacency, dropout) for _ in range(n_blocks))
+        blocks = (ResidualBlock(channels, n_frames, adjacency, dropout) for _ in range(n_blocks))
+        self.blocks = nn.ModuleList(blocks)
         self.output1, self.output2 = pointwise(channels, channels), pointwise(channels, 3, zero=True)
 
     def features(self,
@@ -67,12 +67,12 @@ class GCNDenoiser(nn.Module):
         t:Tensor,         # (B,) or (1,) int64, 0..T-1
     )->Tensor:            # (B, L, J, C)
         "What the last layer reads its prediction from."
-        x = torch.cat([pose, condition], dim=-1).permute(2, 1, 0, 3).contiguous()
-        x, embedding, total = F.relu(self.input(x)), self.embedding(t), 0
+        x = F.relu(self.input(torch.cat([pose, condition], dim=-1)))
+        embedding, total = self.embedding(t), 0
         for block in self.blocks:
             x, skip = block(x, embedding)
             total = total + skip
-        return F.relu(self.output1(total*len(self.blocks)**-.5)).permute(2, 1, 0, 3)
+        return F.relu(self.output1(total*len(self.blocks)**-.5))
 
     def forward(self,
         pose:Tensor,      # (B, L, J, P) noisy pose in metres, or its embedding

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .conditioning import FrozenFeatures, RawKeypoints, split_pose
 from .diffusion import draw_training_noise, q_sample
+from .fast import quicken
 from .folded import FoldedDenoiser
 from .gcn import GCNDenoiser
 from .samplers import get_sampler
@@ -167,8 +168,8 @@ class DiffHPE(PoseDiffusion):
         self.n_steps, self.target = n_steps, target
         width = 3 if not embed_pose else self.conditioning.channels if backbone is not None else channels
         self.embed_pose = nn.Linear(3, width) if embed_pose else nn.Identity()
-        self.denoiser = GCNDenoiser(H36M_17.adjacency(), width, self.conditioning.channels, n_frames, channels,
-                                    n_blocks, dropout, n_steps)
+        self.denoiser = quicken(GCNDenoiser(H36M_17.adjacency(), width, self.conditioning.channels, n_frames,
+                                            channels, n_blocks, dropout, n_steps))
         self.schedule = noise_schedule(schedule, n_steps)
         self.register_buffer("alpha_bar", self.schedule.alpha_bar.float(), persistent=False)
 
@@ -262,8 +263,8 @@ class GraphLifter(Conditioned):
         self.config = dict(conditioning=conditioning, n_frames=n_frames, channels=channels, n_blocks=n_blocks,
                            dropout=dropout, pose_scale=pose_scale)
         self.config |= {k: True for k, v in dict(residual=residual, **options).items() if v}
-        self.denoiser = GCNDenoiser(H36M_17.adjacency(), 0, self.conditioning.channels, n_frames, channels,
-                                    n_blocks, dropout, 1)
+        self.denoiser = quicken(GCNDenoiser(H36M_17.adjacency(), 0, self.conditioning.channels, n_frames, channels,
+                                            n_blocks, dropout, 1))
 
     def features(self,
         keypoints:Tensor, # (B, L, J, 2), normalised screen coordinates

@@ -15,7 +15,7 @@ from diffhpe.datasets import load_dataset
 from diffhpe.experiments import shipped_weights
 from diffhpe.mixste import MixSTE
 from diffhpe.models import DiffHPE
-from diffhpe.reference import ReferenceDenoiser, reference_loss, reference_sample
+from diffhpe.reference import reference_denoiser, reference_loss, reference_sample
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,7 +60,7 @@ def test_paper_size_loss_and_gradients():
     keypoints, poses, eps, t = torch.randn(3, 27, 17, 2).double(), torch.randn(3, 27, 17, 3).double(), torch.randn(3, 27, 17, 3).double(), torch.tensor([2, 20, 45])
     noisy = model.alpha_bar[t].sqrt()[:, None, None, None]*poses + (1 - model.alpha_bar[t]).sqrt()[:, None, None, None]*eps
     gradients, losses = [], []
-    for loss in ((eps - model.predict_noise(noisy, t, keypoints)).square().mean(), reference_loss(model, ReferenceDenoiser(model.denoiser), keypoints, poses, t, eps)):
+    for loss in ((eps - model.predict_noise(noisy, t, keypoints)).square().mean(), reference_loss(model, reference_denoiser(model.denoiser), keypoints, poses, t, eps)):
         model.zero_grad(); loss.backward()
         losses.append(loss.item()); gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
