@@ -24,6 +24,7 @@ from .checkpoints import load_checkpoint, load_weights, model_config, save_check
 from .clips import WindowSet
 from .config import FitConfig
 from .files import phase_bar, write_atomically
+from .fast import quicken
 from .folded import without_dust
 from .metrics import mpjpe, root_align
 from .models import DiffHPE
@@ -312,7 +313,7 @@ def fit(
     progress_bar:bool=True, # on standard error
 )->FitResult:
     "Train a model, or go on training it, until its epochs are done or the minutes over; under `torchrun`, together."
-    folder, model = Path(folder), model.to(device)
+    folder, model = Path(folder), quicken(model).to(device)
     description = describe(model, train, config, seed, precision, notes)
     session = begin_training(folder/"training.safetensors", model, config, description, resume)
     progress, settings = session.progress, dict(seed=seed, device=device, max_windows=max_windows)
