@@ -7,7 +7,6 @@ __all__ = ['motion_animation', 'write_gif', 'write_mp4']
 
 # %% ../nbs/77_film.ipynb #15dab495
 from collections.abc import Sequence
-from importlib import import_module
 from numbers import Real
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.animation import FuncAnimation
 
+from .files import optional
 from .lifted import LiftedMotion, named_people, put_file
 from .plot import FrameCatcher, animate_poses, save_gif
 
@@ -58,14 +58,6 @@ class _Film(FrameCatcher):
         super().grab_frame(**kw)
         self.sink(self.frames.pop())
 
-# %% ../nbs/77_film.ipynb #d85e9608
-def _ffmpeg():
-    "imageio-ffmpeg, or one sentence on how to get it."
-    try: return import_module("imageio_ffmpeg")
-    except ImportError as e:
-        raise ImportError("an MP4 needs imageio-ffmpeg, which is not installed; in the checkout, .venv/bin/pip install "
-                          "-c constraints.txt -e '.[video]' installs it, and a .gif needs nothing") from e
-
 # %% ../nbs/77_film.ipynb #842dc4d3
 def write_mp4(
     motions:LiftedMotion|Sequence[LiftedMotion], # as in `named_people`
@@ -75,7 +67,8 @@ def write_mp4(
     **options,                                   # of `animate_poses`
 )->dict:                                         # path → what it shows
     "Write an MP4 film (H.264), with the extra `video`."
-    ffmpeg, animation, film = _ffmpeg(), motion_animation(motions, fps, **options), _Film()
+    ffmpeg, animation, film = (optional("imageio_ffmpeg", "an MP4", "video"),
+                               motion_animation(motions, fps, **options), _Film())
     coding = dict(fps=1000/animation.event_source.interval, macro_block_size=2, ffmpeg_log_level="error",
                   output_params=["-f", "mp4"])
     def save(temporary):

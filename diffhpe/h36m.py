@@ -90,7 +90,7 @@ def _find_tracks(keypoints:Mapping, subject:str, action:str, n_cameras:int)->lis
     "A recording's keypoints, one track per camera."
     if subject not in keypoints:
         raise ValueError(f"the keypoints have no subject {subject}; they have {', '.join(keypoints)}, "
-                         "and everybody in the motion is needed")
+                         "and each subject of the motion is needed")
     tracks, where = keypoints[subject].get(action), f"{subject}/{action}"
     if tracks is None:
         raise ValueError(f"the keypoints have no {where}; of {subject} they have {', '.join(keypoints[subject])}, "

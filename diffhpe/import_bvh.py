@@ -74,7 +74,7 @@ def split_recordings(
     positions = {s: actions for s, actions in positions.items() if actions}
     training = [s for s in positions if s not in testing]
     if not training and named:
-        raise ValueError(f"test names everybody, {', '.join(testing)}; somebody to train on is needed")
+        raise ValueError(f"test names all subjects, {', '.join(testing)}; at least one to train on is needed")
     if not training:
         last = f"{subjects[0]}/{list(positions[subjects[0]])[-1]}"
         raise ValueError(f"the only subject is {subjects[0]}, so that there is none to test on; name recordings to "

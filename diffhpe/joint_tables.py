@@ -263,13 +263,8 @@ def import_recording(
 
 # %% ../nbs/16_joint_tables.ipynb #054f2501
 def read_bvh(
-    path:str|Path,                 # of a BVH file
-    table:str|Mapping|None=None,   # as in `find_table`
-    unit:str|float|None=None,      # as in `find_unit`
-    up:str|None=None,              # as in `find_up`
-    fps:float=50,                  # wanted
-    skip:int|None=None,            # frames to leave out at the beginning; None: 1 if that is a rest pose, else 0
-    file_fps:float|None=None,      # frames per second of the file; None: by its frame time
-)->np.ndarray:                     # (F, 17, 3) float32 metres, world, z up
+    path:str|Path, # of a BVH file
+    **options,     # of `import_recording`: table, unit, up, fps, skip, file_fps, knees
+)->np.ndarray:     # (F, 17, 3) float32 metres, world, z up
     "The 17 joints of a BVH file."
-    return import_recording(path, table, unit, up, fps, skip, file_fps).world
+    return import_recording(path, **options).world

@@ -9,7 +9,6 @@ __all__ = ['TRAINED_FPS', 'SMOOTH', 'DEFAULT_WEIGHTS', 'to_model_rate', 'to_vide
 
 # %% ../nbs/69_lifter.ipynb #2faf144b
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,7 +20,9 @@ from torch import nn
 
 from .aggregators import get_aggregator
 from .camera import normalize_screen
+from .checkpoints import load_checkpoint
 from .coherence import constant_lengths
+from .files import optional
 from .framing import frame_person
 from .layouts import LAYOUTS, Layout, to_h36m
 from .lifted import LiftedMotion
@@ -31,7 +32,6 @@ from .samplers import get_sampler
 from .trajectory import Intrinsics, root_trajectory
 from .uncertainty import Calibration, load_calibration, spread_of
 from .windows import lift_stream
-from .checkpoints import load_checkpoint
 
 # %% ../nbs/69_lifter.ipynb #be45ef68
 TRAINED_FPS = 50.
@@ -233,11 +233,7 @@ def weights_folder(
     "Where the weights are, after a download if need be."
     folder = DEFAULT_WEIGHTS if weights is None else Path(weights)
     if folder.is_dir() or folder.is_absolute() or len(folder.parts) != 2: return folder
-    try: hub = import_module("huggingface_hub")
-    except ImportError as e:
-        raise ValueError(f"{str(weights)!r} is no folder, and to look for it on the Hugging Face Hub huggingface_hub "
-                         "is needed, which is not installed; in the checkout, .venv/bin/pip install -e '.[hub]' "
-                         "installs it") from e
+    hub = optional("huggingface_hub", f"{str(weights)!r} is no folder; looking for it on the Hugging Face Hub", "hub")
     return Path(hub.snapshot_download(str(weights), allow_patterns=["*.json", "*.safetensors", "README.md"]))
 
 # %% ../nbs/69_lifter.ipynb #d3b4f15c

@@ -40,14 +40,14 @@ def person_joints(
         points, trust = points[0], trust if trust is None or trust.ndim == 1 else trust[0]
     if points.ndim == 1:
         if len(points) % 3:
-            raise ValueError(f"somebody's keypoints are {len(points)} numbers; "
+            raise ValueError(f"a person's keypoints are {len(points)} numbers; "
                              "x, y, confidence by turns are allowed, a multiple of 3")
         points = points.reshape(-1, 3)
     if points.ndim != 2 or points.shape[1] not in (2, 3) or not len(points):
-        raise ValueError(f"somebody's keypoints have shape {points.shape}; "
+        raise ValueError(f"a person's keypoints have shape {points.shape}; "
                          "(3K,), (K, 2) and (K, 3) are allowed, K at least 1")
     if trust is not None and trust.shape != points.shape[:1]:
-        raise ValueError(f"somebody has {len(points)} joints and scores of shape {trust.shape}; "
+        raise ValueError(f"a person has {len(points)} joints and scores of shape {trust.shape}; "
                          "one for each joint is allowed")
     return tidy_joints(points[:, :2], points[:, 2] if trust is None and points.shape[1] == 3 else trust)
 

@@ -7,10 +7,10 @@ __all__ = ['WRITERS', 'film_writer', 'write']
 
 # %% ../nbs/78_write.ipynb #ef6061d4
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 
 from .bvh_export import write_bvh
+from .files import optional
 from .lifted import LiftedMotion
 from .lifted_files import write_csv, write_lifted_json, write_npz
 from .viewer import write_viewer
@@ -21,17 +21,15 @@ def film_writer(
 )->Callable:  # as the other writers
     "A writer of films, which is looked for when it is called."
     def write_film(motions, path, **options):
-        try: film = import_module("diffhpe.film")
-        except ModuleNotFoundError as e:
-            raise ImportError(f"a film needs {e.name}, which is not installed; "
-                              "pip install 'diffhpe[plot]' installs it") from e
+        film = optional("diffhpe.film", "a film", "plot")
         return getattr(film, name)(motions, path, **options)
     return write_film
 
 # %% ../nbs/78_write.ipynb #11c903a1
+# suffix → writer
 WRITERS = {".npz": write_npz, ".csv": write_csv, ".json": write_lifted_json, ".bvh": write_bvh,
-           ".gif": film_writer("write_gif"),
-           ".mp4": film_writer("write_mp4"), ".html": write_viewer, ".htm": write_viewer} # suffix → writer
+           ".gif": film_writer("write_gif"), ".mp4": film_writer("write_mp4"), ".html": write_viewer,
+           ".htm": write_viewer}
 
 def write(
     motions:LiftedMotion|Sequence[LiftedMotion], # one person, or several of one video

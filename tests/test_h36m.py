@@ -223,7 +223,7 @@ def test_one_sentence_about_a_file(people, tmp_path):
         np.savez(path, positions_3d=boxed(each(change, people)))
         with pytest.raises(ValueError, match=f"data_3d_odd.npz: .*{says}") as error: read_motion(path)
         assert "\n" not in str(error.value) and len(str(error.value)) < 400
-        read_motion(path, check=False)                               # for whoever means it
+        read_motion(path, check=False)                               # on request
         with pytest.raises(ValueError, match=says): write_motion(tmp_path/"data_3d_copy.npz", each(change, people))
     assert not (tmp_path/"data_3d_copy.npz").exists()
 
@@ -249,7 +249,7 @@ def test_a_single_subject_that_differs(people, tmp_path, change, says):
     assert len(caught) == 1
 
 
-def test_somebody_may_lie(people):
+def test_a_person_may_lie(people):
     lies = people["S9"]["Walking 1"][..., [1, 2, 0]]
     assert check_people({**people, "S9": {**people["S9"], "Lying": lies}}) == []
 

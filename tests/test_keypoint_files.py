@@ -14,7 +14,7 @@ from diffhpe.trajectory import Intrinsics
 LAYOUT_OF = {17: "coco", 18: "coco18", 25: "body25", 26: "halpe26"}
 
 def known(K=17, F=12, start=3, shift=0., missing=(5,), seed=0):
-    "(F, K, 3) of somebody who walks to the right: x, y px and confidence; zeros where there is nothing."
+    "(F, K, 3) of a person who walks to the right: x, y px and confidence; zeros where there is nothing."
     rng = np.random.default_rng(seed)
     rows = np.concatenate([rng.uniform(100, 300, (1, K, 2)) + rng.normal(size=(F, K, 2)), rng.uniform(.2, 1, (F, K, 1))], -1)
     rows[..., 0] += shift + 3*np.arange(F)[:, None]
