@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import StepEmbedding, gated, pointwise
-from .names import filled, released_weights, renamed
+from .names import load_weights, released_weights, renamed
 
 # %% ../nbs/47_csdi.ipynb #0ce4cc59
 def transformer_layer(
@@ -211,7 +211,7 @@ def released_csdi(
     blocks = {k.removeprefix(prefix).split(".")[1] for k in w if k.startswith(f"{prefix}blocks.")}
     (channels, n_in), width = w[f"{prefix}input.weight"].shape, len(w[f"{prefix}embedding.linear1.bias"])
     sizes = dict(channels=channels, n_blocks=len(blocks), n_heads=n_heads, n_steps=n_steps, embedding_width=width)
-    if not prefix: return filled(JointDenoiser(n_in - 2, 2, **sizes), w, source)
+    if not prefix: return load_weights(JointDenoiser(n_in - 2, 2, **sizes), w, source).eval()
     K, feature_width = w["features.weight"].shape
     time_width = w["network.blocks.0.side.weight"].shape[1] - feature_width - 1
-    return filled(Imputer(K, time_width, feature_width, **sizes), w, source)
+    return load_weights(Imputer(K, time_width, feature_width, **sizes), w, source).eval()

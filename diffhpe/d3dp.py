@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from .diffusion import draw_training_noise, q_sample
 from .graformer import step_sinusoid
 from .metrics import joint_errors
-from .mixste import MixSTE, checked_clips, swap_tokens
-from .names import filled, released_weights, renamed
+from .mixste import MixSTE, checked_clips
+from .names import load_weights, released_weights, renamed
 from .respacing import sample_at, trailing_steps
 from .schedule import Schedule, cosine_beta
 from .seeds import Generators, standard_normal
@@ -39,14 +39,9 @@ class StepMixSTE(MixSTE):
         t:Tensor,         # (B,) or (1,) int64, 0..T-1
     )->Tensor:            # (B, L, J, C)
         "The tokens after the head's layer norm."
-        B = checked_clips(condition, self.config["n_frames"], self.config["n_joints"])
-        x = self.embed(torch.cat([condition, pose], dim=-1)) + self.spatial_position
-        x = (x + self.step(step_sinusoid(t, x.shape[-1]))[:, None, None]).flatten(0, 1)   # (B*L, J, C)
-        for i, (spatial, temporal) in enumerate(zip(self.spatial_blocks, self.temporal_blocks)):
-            x = swap_tokens(self.spatial_norm(spatial(x)), B)                 # (B*J, L, C)
-            if i == 0: x = x + self.temporal_position
-            x = swap_tokens(self.temporal_norm(temporal(x)), B)               # (B*L, J, C)
-        return self.head_norm(x).unflatten(0, (B, -1))
+        checked_clips(condition, self.config["n_frames"], self.config["n_joints"])
+        tokens = self.embed(torch.cat([condition, pose], dim=-1))
+        return self.mix(tokens + self.step(step_sinusoid(t, tokens.shape[-1]))[:, None, None])
 
     def forward(self,
         pose:Tensor,      # (B, L, J, 3) noisy pose, metres
@@ -210,5 +205,5 @@ def released_d3dp(
     if "betas" in w and (w["betas"].double().cpu() - model.schedule.beta).abs().max() > 1e-6:
         raise ValueError(f"{source} was trained with another noise schedule; "
                          f"D3DP's cosine of {n_steps} steps is allowed")
-    filled(model.denoiser, net, source)
+    load_weights(model.denoiser, net, source)
     return model.eval()

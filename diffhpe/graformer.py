@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .names import filled, released_weights, renamed
+from .names import load_weights, released_weights, renamed
 from .skeleton import H36M_17
 
 # %% ../nbs/39_graformer.ipynb #832ae4c6
@@ -232,6 +232,7 @@ def released_graformer(
     sizes = dict(channels=w["input.weight"].shape[2],
                  n_layers=len({k.split(".")[1] for k in w if k.startswith("blocks.")}), n_heads=n_heads)
     n_in, n_out = w["input.weight"].shape[1], w["output.weight"].shape[2]
-    if "blocks.0.step.weight" in w: return filled(GCNdiff(adjacency, n_out, n_in - n_out, **sizes), w, source)
-    return filled(GCNpose(adjacency, n_in, n_out, **sizes),
-                  {k: v for k, v in w.items() if not k.startswith("embedding.")}, source)
+    if "blocks.0.step.weight" in w:
+        return load_weights(GCNdiff(adjacency, n_out, n_in - n_out, **sizes), w, source).eval()
+    w = {k: v for k, v in w.items() if not k.startswith("embedding.")}
+    return load_weights(GCNpose(adjacency, n_in, n_out, **sizes), w, source).eval()

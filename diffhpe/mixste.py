@@ -10,6 +10,7 @@ __all__ = ['BEYOND_START', 'MIXSTE_JOINT_WEIGHTS', 'Attention', 'DropPath', 'Att
 from collections.abc import Callable
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -146,17 +147,25 @@ class MixSTE(nn.Module):
         self.head_norm, self.head = nn.LayerNorm(channels, eps=1e-5), nn.Linear(channels, 3)
     def features(self, keypoints:Tensor)->Tensor: # (B, L, J, 2) normalised screen coordinates → (B, L, J, C)
         "What the head reads a pose from: the tokens after the head's layer norm."
-        B = checked_clips(keypoints, self.config["n_frames"], self.config["n_joints"])
-        x = (self.embed(self.input(keypoints)) + self.spatial_position).flatten(0, 1)  # (B*L, J, C)
-        for i, (spatial, temporal) in enumerate(zip(self.spatial_blocks, self.temporal_blocks)):
-            x = swap_tokens(self.spatial_norm(spatial(x)), B)                 # (B*J, L, C)
-            if i == 0: x = x + self.temporal_position
-            x = swap_tokens(self.temporal_norm(temporal(x)), B)               # (B*L, J, C)
-        return self.head_norm(x).unflatten(0, (B, -1))                        # (B, L, J, C)
+        checked_clips(keypoints, self.config["n_frames"], self.config["n_joints"])
+        return self.mix(self.embed(self.input(keypoints)))
     def forward(self, keypoints:Tensor)->Tensor: # (B, L, J, 2) screen → (B, L, J, 3) metres, root-relative
         "The pose of every frame."
         pose = self.head(self.features(keypoints))
         return pose if self.start is None else self.start(self.input(keypoints)) + pose*BEYOND_START
+
+# %% ../nbs/34_mixste.ipynb #41bb9c27
+@patch
+def mix(self:MixSTE,
+    tokens:Tensor, # (B, L, J, C) embedded
+)->Tensor:         # (B, L, J, C), after the head's layer norm
+    "Attention over the joints and over the frames, by turns."
+    B, x = len(tokens), (tokens + self.spatial_position).flatten(0, 1)        # (B*L, J, C)
+    for i, (spatial, temporal) in enumerate(zip(self.spatial_blocks, self.temporal_blocks)):
+        x = swap_tokens(self.spatial_norm(spatial(x)), B)                     # (B*J, L, C)
+        if i == 0: x = x + self.temporal_position
+        x = swap_tokens(self.temporal_norm(temporal(x)), B)                   # (B*L, J, C)
+    return self.head_norm(x).unflatten(0, (B, -1))
 
 # %% ../nbs/34_mixste.ipynb #3187fb73
 MIXSTE_JOINT_WEIGHTS = (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4)

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import MissingHead, load_weights
+from .checkpoints import MissingHead
 from .mixste import MixSTE
 from .models import DiffHPE
+from .names import load_weights, released_weights, renamed
 
 # %% ../nbs/42_released.ipynb #1d651c69
 RELEASED_NAMES = ( # (pattern, replacement), applied in order
@@ -40,14 +41,10 @@ def rename_released(
     state_dict:Mapping[str,Tensor], # with the released names
 )->dict:                            # with ours
     "Give released weights our names, and 1×1 convolutions the shape of linear maps."
-    renamed = {}
-    for name, value in state_dict.items():
-        for pattern, replacement in RELEASED_NAMES: name = re.sub(pattern, replacement, name)
-        value = torch.as_tensor(value)
-        if name.endswith(".score"): value = value.flatten()
-        elif name.endswith("weight") and value.ndim == 3 and ".conv." not in name: value = value.squeeze(-1)
-        renamed[name] = value
-    return renamed
+    def shaped(name, value):
+        if name.endswith(".score"): return value.flatten()
+        return value.squeeze(-1) if name.endswith("weight") and value.ndim == 3 and ".conv." not in name else value
+    return {name: shaped(name, value) for name, value in renamed(state_dict, RELEASED_NAMES).items()}
 
 # %% ../nbs/42_released.ipynb #20a477a8
 class Inert:
@@ -95,7 +92,7 @@ def load_released(
     given = isinstance(path_or_state_dict, Mapping)
     source = "the state dict" if given else str(path_or_state_dict)
     contents = path_or_state_dict if given else read_released_file(path_or_state_dict)
-    w = rename_released(contents.get("model_pos", contents))
+    w = rename_released(released_weights(contents, source))
     if "embed.weight" in w: return load_weights(MixSTE(**released_sizes(w, n_heads=n_heads)), w, source).eval()
     if "denoiser.input.weight" not in w:
         raise ValueError(f"{source} is neither a released DiffHPE nor a released MixSTE: "
