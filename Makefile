@@ -50,7 +50,7 @@ tune: setup
 	$(BIN)/papermill nbs/tune.ipynb "runs/tune-$(MODEL).ipynb" -p model $(MODEL) $(P) </dev/null
 
 lab: setup
-	PATH="$(abspath $(BIN)):$$PATH" jupyter lab $(P)
+	PATH="$(abspath $(BIN)):$$PATH" jupyter lab $$(test "$$(id -u)" -ne 0 || echo --allow-root) $(P)
 
 # in this order: package = notebooks = clean, the notebooks' own tests, the docs, a small run as a user starts it, pytest
 test: setup
