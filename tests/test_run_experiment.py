@@ -208,5 +208,5 @@ def test_keypoints_and_checkpoints_of_another_size(tmp_path):
     config = tmp_path/"small/config.json"
     config.write_text(config.read_text().replace('"channels": 8', '"channels": 16'))
     with pytest.raises(ValueError,
-                       match=r"small.*another size: denoiser.input.weight is \(8, 5\), and \(16, 5\) is needed"):
+                       match=r"small.*another size: denoiser.input.weight is \(8, 5\), and a DiffHPE needs \(16, 5\)"):
         load_checkpoint(tmp_path/"small")
