@@ -24,8 +24,8 @@ def only_output(cell):
     return cell
 
 def from_root(match):
-    "A relative link of a notebook in nbs/, as it must read in the root."
-    return f"]({posixpath.normpath(posixpath.join('nbs', match[1]))}"
+    "A relative link or image of a notebook in nbs/, as it must read in the root."
+    return match[1] + posixpath.normpath(posixpath.join("nbs", match[2]))
 
 def readme():
     "The text of README.md."
@@ -34,7 +34,8 @@ def readme():
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources["outputs"]:
         raise ValueError("index.ipynb has a figure among its outputs; README.md can only show image files: link one by ![title](../path)")
-    text = re.sub(r"\]\((?![a-z]+:|#|/)([^)#\s]+)", from_root, text)
+    text = re.sub(r"(\]\()(?![a-z]+:|#|/)([^)#\s]+)", from_root, text)
+    text = re.sub(r'(\b(?:src|srcset)=")(?![a-z]+:|/)([^"\s]+)', from_root, text)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 if __name__ == "__main__":
