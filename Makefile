@@ -46,6 +46,8 @@ help:
 experiment: setup
 	@mkdir -p "$(dir $(OUT))"
 	$(BIN)/papermill nbs/run_experiment.ipynb "$(OUT)" -p occ $(OCC) $(P) </dev/null
+	@$(BIN)/python -c 'import sys, nbformat; [print("".join(o.data["text/markdown"])) for c in nbformat.read(sys.argv[1], 4).cells \
+		if "ending" in c.metadata.get("tags", []) for o in c.get("outputs", []) if "text/markdown" in o.get("data", {})]' "$(OUT)"
 
 tune: setup
 	@mkdir -p runs
