@@ -17,7 +17,7 @@
 #   make grid         the experiments of the paper that are not in results/ yet (DATA=folder of data_3d_bandai.npz; P="--sections table2 --jobs 4"; hours on two cores)
 #   make benchmark    how fast everything is on this machine, against the plain reference (ten minutes on two cores; keep it quiet)
 #   make dist         the package's files for PyPI in dist/ (TAG=v0.1.0: fails unless that is the version)
-#   make docs-check   every page of the docs site must build, show no error and have no broken link (in _html/, without Quarto)
+#   make docs-check   every page of the docs site must build and show no error, broken link, stray Markdown or picture without words (in _html/, without Quarto)
 #   make docs         the docs site in _docs/, a plain preview where Quarto is not installed; GIT_URL= the repository's address, for links to its files
 
 # the first of these that is new enough; PYTHON=/path/to/python3.12 takes another

@@ -94,13 +94,13 @@ def story_panels(
 )->tuple:                   # the figure and its axes
     "Panels of one height in a row, with an arrow from each to the next."
     widths = [abs(np.ptp(x)/np.ptp(y)) for x, y in shapes]
-    top, gap, side = .13, .12, .02                                      # of the height
+    top, gap, side = .15, .12, .02                                      # of the height
     total = sum(widths)*(1 - top - side) + gap*(len(widths) - 1) + 2*side
     fig, axes, left = plt.figure(figsize=(height*total, height), facecolor=paper), [], side
     for w, title in zip(widths, titles):
         w *= 1 - top - side
         ax = fig.add_axes((left/total, side, w/total, 1 - top - side), facecolor=paper)
-        text = dict(color=grey(.75, paper), fontsize=4.2*height, ha="center", va="center")
+        text = dict(color=grey(.75, paper), fontsize=5.4*height, ha="center", va="center")
         fig.text((left + w/2)/total, 1 - top/2, title, **text)
         if axes: fig.text((left - gap/2)/total, .5, "→", **text | dict(fontsize=6*height))
         axes.append(ax)

@@ -200,10 +200,11 @@ def lettered(m):
 def mathml(tex, block=False):
     "A formula as MathML, which browsers draw without a script and without a network; its number stands outside, so that it is never out of sight."
     tags = TAG.findall(tex)
-    tex = re.sub(r"\\([lr])Vert\b", r"\\Vert", TAG.sub("", tex)).strip()
+    tex = re.sub(r"\\[lr]Vert\b", r"\\Vert", TAG.sub("", tex)).strip()
+    tex = re.sub(r"\{aligned\}", "{align*}", tex)
     math = re.sub(r"\s*\n\s*", " ", convert(tex, display="block" if block else "inline"))
-    math = re.sub(rf'<mi mathvariant="({"|".join(VARIANTS)})">([^<]+)</mi>', lettered, math)
-    math = math.replace("<math ", f'<math aria-label="{escape(tex, True)}" '.replace("\n", " "), 1)
+    if (lost := re.search(r">(&|\\\w+)<", math)): raise ValueError(f"{lost[1]} is not understood in the formula {tex!r}")
+    math = re.sub(rf'<m[in] mathvariant="({"|".join(VARIANTS)})">([^<]+)</m[in]>', lettered, math)
     if not block: return math
     number = f'<span class="number">({escape(", ".join(tags))})</span>' if tags else ""
     return f'<span class="equation"><span class="wide">{math}</span>{number}</span>'
