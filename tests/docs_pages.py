@@ -13,6 +13,8 @@ from nbdev.config import get_config
 from nbdev.processors import FilterDefaults
 from nbdev.serve import proc_nbs
 
+from make_readme import whole_numbers
+
 ROOT = Path(__file__).parents[1]
 OPEN = ("0", "2", "3", "4")   # tens of the notebooks whose code is open on the site; elsewhere it is folded
 
@@ -39,7 +41,7 @@ def plain_links(text):
     text = re.sub(rf"\]\(/blob/{config().branch}/", "](../", text)
     def image(m): return f"{m[1]}data:image/png;base64,{base64.b64encode((ROOT / m[2]).read_bytes()).decode()})"
     text = re.sub(r"(!\[[^\]]*\]\()\.\./([^)\s]+\.png)\)", lambda m: image(m) if (ROOT / m[2]).exists() else m[0], text)
-    home = os.environ.get("GIT_URL")
+    text, home = whole_numbers(text), os.environ.get("GIT_URL")
     return re.sub(r"\]\(\.\./", f"]({home}/blob/{config().branch}/", text) if home else text
 
 def with_plain_links(cell):
@@ -200,7 +202,7 @@ def lettered(m):
 def mathml(tex, block=False):
     "A formula as MathML, which browsers draw without a script and without a network; its number stands outside, so that it is never out of sight."
     tags = TAG.findall(tex)
-    tex = re.sub(r"\\[lr]Vert\b", r"\\Vert", TAG.sub("", tex)).strip()
+    tex = re.sub(r"\\[lr]?Vert\b", r"\\|", TAG.sub("", tex)).strip()
     tex = re.sub(r"\{aligned\}", "{align*}", tex)
     math = re.sub(r"\s*\n\s*", " ", convert(tex, display="block" if block else "inline"))
     if (lost := re.search(r">(&|\\\w+)<", math)): raise ValueError(f"{lost[1]} is not understood in the formula {tex!r}")

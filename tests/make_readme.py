@@ -27,6 +27,11 @@ def from_root(match):
     "A relative link or image of a notebook in nbs/, as it must read in the root."
     return match[1] + posixpath.normpath(posixpath.join("nbs", match[2]))
 
+def whole_numbers(text):
+    "Markdown in whose tables no number is parted from what belongs to it: ± 1.2, %, (n = 1)."
+    def row(m): return re.sub(r"(?<=\d) (?=[±%(])|(?<=±) (?=\d)|(?<=n) (?==)|(?<==) (?=\d)", "\N{NO-BREAK SPACE}", m[0])
+    return re.sub(r"^\|.*$", row, text, flags=re.M)
+
 def readme():
     "The text of README.md."
     nb = nbformat.read(ROOT / "nbs/index.ipynb", 4)
@@ -36,7 +41,7 @@ def readme():
         raise ValueError("index.ipynb has a figure among its outputs; README.md can only show image files: link one by ![title](../path)")
     text = re.sub(r"(\]\()(?![a-z]+:|#|/)([^)#\s]+)", from_root, text)
     text = re.sub(r'(\b(?:src|srcset)=")(?![a-z]+:|/)([^"\s]+)', from_root, text)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return whole_numbers(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
 
 if __name__ == "__main__":
     (ROOT / "README.md").write_text(readme(), encoding="utf-8")

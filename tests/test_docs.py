@@ -5,6 +5,7 @@ import pytest
 
 from docs_check import formulas, markdown_shown, too_wide, undescribed
 from docs_pages import MATH, cut, mathml, names, plain, plain_links, readable, refusals, signature
+from make_readme import whole_numbers
 
 
 def test_a_link_in_a_link_keeps_the_inner_one():
@@ -76,6 +77,12 @@ def test_markdown_shown_as_text_is_found(html, what):
 def test_code_and_formulas_may_have_such_signs():
     html = "<pre>f[i](x) ** 2 `a`</pre><p><code>[a](b)</code> 2 * 3, a[0], 5 $</p><math><mi>$x$</mi></math>"
     assert not list(markdown_shown("p.html", html))
+
+
+def test_numbers_stay_whole():
+    nb = "\N{NO-BREAK SPACE}"
+    assert whole_numbers("| 77.2 ± 13.0 | -0.2 ± 1.4 % | 72.2 (n = 1) |\n77.2 ± 1") == \
+        f"| 77.2{nb}±{nb}13.0 | -0.2{nb}±{nb}1.4{nb}% | 72.2{nb}(n{nb}={nb}1) |\n77.2 ± 1"
 
 
 def test_images_need_words():
