@@ -13,7 +13,7 @@ from nbdev.config import get_config
 from nbdev.processors import FilterDefaults
 from nbdev.serve import proc_nbs
 
-from make_readme import whole_numbers
+from make_readme import whole_numbers, with_address
 
 ROOT = Path(__file__).parents[1]
 OPEN = ("0", "2", "3", "4")   # tens of the notebooks whose code is open on the site; elsewhere it is folded
@@ -41,7 +41,7 @@ def plain_links(text):
     text = re.sub(rf"\]\(/blob/{config().branch}/", "](../", text)
     def image(m): return f"{m[1]}data:image/png;base64,{base64.b64encode((ROOT / m[2]).read_bytes()).decode()})"
     text = re.sub(r"(!\[[^\]]*\]\()\.\./([^)\s]+\.png)\)", lambda m: image(m) if (ROOT / m[2]).exists() else m[0], text)
-    text, home = whole_numbers(text), os.environ.get("GIT_URL")
+    text, home = with_address(whole_numbers(text)), os.environ.get("GIT_URL")
     return re.sub(r"\]\(\.\./", f"]({home}/blob/{config().branch}/", text) if home else text
 
 def with_plain_links(cell):

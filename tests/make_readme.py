@@ -32,6 +32,11 @@ def whole_numbers(text):
     def row(m): return re.sub(r"(?<=\d) (?=[±%(])|(?<=±) (?=\d)|(?<=n) (?==)|(?<==) (?=\d)", "\N{NO-BREAK SPACE}", m[0])
     return re.sub(r"^\|.*$", row, text, flags=re.M)
 
+def with_address(text):
+    "The repository's address where a reader is to clone it, once settings.ini has one."
+    address = re.search(r"^git_url = *(\S*)", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.M)[1]
+    return text.replace("ADDRESS-OF-THIS-REPOSITORY", address) if address else text
+
 def readme():
     "The text of README.md."
     nb = nbformat.read(ROOT / "nbs/index.ipynb", 4)
@@ -41,7 +46,7 @@ def readme():
         raise ValueError("index.ipynb has a figure among its outputs; README.md can only show image files: link one by ![title](../path)")
     text = re.sub(r"(\]\()(?![a-z]+:|#|/)([^)#\s]+)", from_root, text)
     text = re.sub(r'(\b(?:src|srcset)=")(?![a-z]+:|/)([^"\s]+)', from_root, text)
-    return whole_numbers(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+    return with_address(whole_numbers(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"))
 
 if __name__ == "__main__":
     (ROOT / "README.md").write_text(readme(), encoding="utf-8")
