@@ -229,6 +229,15 @@ def test_the_paper_s_peers(model, given, tmp_path):
     assert model_name(best) == model and best.config["n_frames"] == given.get("n_frames", 27)
     again = papermill(tmp_path, model=model, occ="random", test_occ="none,random", **given)       # found, not trained
     assert again.returncode == 0 and summary(tmp_path)[0]["metrics"] == found["metrics"]
+    if model != "d3dp": return
+    exam = subprocess.run([sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT/"nbs/peers.ipynb"), str(tmp_path/"peers.ipynb"),
+                           "-p", "run", str(folder), "-p", "folder", str(tmp_path/"rows"), "-p", "windows", "4"],
+                          cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert exam.returncode == 0, exam.stderr[-2000:]
+    row = json.loads(next((tmp_path/"rows").glob("*.json")).read_text())
+    groups = row["groups"]
+    assert row["model"] == "d3dp" and list(groups) == ["deployable", "needs the true root", "oracle"]
+    assert groups["oracle"]["J-Best"] <= min(*groups["deployable"].values(), *groups["needs the true root"].values())
 
 
 RELEASED = [("mixste-paper", "mixste"), ("d3dp-paper", "d3dp"), ("diffpose-paper", "diffpose"),
