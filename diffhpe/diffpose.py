@@ -20,7 +20,7 @@ from .graformer import GCNdiff, released_graformer
 from .models import check_keypoints
 from .respacing import sample_at
 from .samplers import ddim_steps
-from .schedule import Schedule, linear_beta, noise_schedule
+from .schedule import Schedule, linear_beta
 from .seeds import standard_normal
 from .skeleton import H36M_17
 
@@ -166,7 +166,7 @@ class DiffPoseLifter(nn.Module):
         if backbone is None: raise ValueError("DiffPose starts from the pose of a pre-trained lifter; pass a backbone")
         released, self.conditioning = form == "release", FrozenFeatures(backbone, with_pose=True)
         net = GCNdiff(H36M_17.adjacency(), 5, 0 if released else self.conditioning.channels, **sizes)
-        self.diffusion = DiffPose(net, None if released else noise_schedule("cosine", 50))
+        self.diffusion = DiffPose(net, None if released else Schedule("doubt", linear_beta(50, 1e-4, .1)))
         self.config = dict(form=form, n_frames=n_frames, **sizes)
         self.form, self.n_steps = form, self.diffusion.schedule.n_steps
         doubt = torch.tensor(RELEASED_DOUBT) if released else torch.zeros(5)
