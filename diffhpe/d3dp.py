@@ -15,10 +15,11 @@ from .diffusion import draw_training_noise, q_sample
 from .graformer import step_sinusoid
 from .metrics import joint_errors
 from .mixste import MixSTE, checked_clips
+from .models import CHUNK, check_keypoints, chunks
 from .names import load_weights, released_weights, renamed
 from .respacing import sample_at, trailing_steps
 from .schedule import Schedule, cosine_beta
-from .seeds import Generators, standard_normal
+from .seeds import Generators, clip_generators, standard_normal
 from .skeleton import mirror_pose
 from .targets import as_noise, prediction_loss
 
@@ -26,11 +27,11 @@ from .targets import as_noise, prediction_loss
 class StepMixSTE(MixSTE):
     "MixSTE as a denoiser: tokens of keypoint and noisy pose, with the step added at the input (D3DP)."
     def __init__(self,
-        **sizes, # n_joints, n_frames, channels, depth, n_heads, mlp_ratio, drop_path of `MixSTE`
+        **sizes, # n_joints, n_frames, channels, depth, n_heads, mlp_ratio, drop_path, centred, … of `MixSTE`
     ):
         super().__init__(**sizes)
         C = self.config["channels"]
-        self.embed = nn.Linear(2 + 3, C)
+        self.embed = nn.Linear(self.input.channels + 3, C)
         self.step = nn.Sequential(nn.Linear(C, 2*C), nn.GELU(), nn.Linear(2*C, C))
 
     def features(self,
@@ -40,7 +41,7 @@ class StepMixSTE(MixSTE):
     )->Tensor:            # (B, L, J, C)
         "The tokens after the head's layer norm."
         checked_clips(condition, self.config["n_frames"], self.config["n_joints"])
-        tokens = self.embed(torch.cat([condition, pose], dim=-1))
+        tokens = self.embed(torch.cat([self.input(condition), pose], dim=-1))
         return self.mix(tokens + self.step(step_sinusoid(t, tokens.shape[-1]))[:, None, None])
 
     def forward(self,
@@ -64,7 +65,7 @@ class D3DP(nn.Module):
         super().__init__()
         self.denoiser, self.scale = StepMixSTE(**sizes), scale
         self.schedule = Schedule("cosine", cosine_beta(n_steps, max_beta=.999))
-        self.config = dict(n_steps=n_steps, scale=scale, **self.denoiser.config)
+        self.n_steps, self.config = n_steps, dict(n_steps=n_steps, scale=scale, **self.denoiser.config)
 
     def raw_pose(self,
         x_t:Tensor,       # (N, L, J, 3) noisy poses, metres times s
@@ -79,14 +80,18 @@ class D3DP(nn.Module):
         keypoints:Tensor, # (B, L, J, 2), normalised screen coordinates
         poses:Tensor,     # (B, L, J, 3), metres, camera frame, root-relative
         generator:torch.Generator|None=None, # of steps and noise; None is PyTorch's own
-        t:Tensor|None=None,   # (B,) int64, instead of drawn steps
-        eps:Tensor|None=None, # (B, L, J, 3), instead of drawn noise
-    )->Tensor:                # () metres
+        t:Tensor|int|None=None,  # (B,) int64 or one step for all, instead of drawn steps
+        share:slice=slice(None), # whose loss is wanted; steps and noise are drawn for all clips
+        kind:str="mpjpe",        # of `LOSSES`
+        start_share:float=0.,    # of the clips, whose step is the last one, T-1
+        eps:Tensor|None=None,    # (B, L, J, 3), instead of drawn noise
+    )->Tensor:                   # () metres
         "Mean distance of the predicted joints at a random step."
-        drawn = draw_training_noise(poses, self.schedule.n_steps, generator) if t is None or eps is None else (t, eps)
-        t, eps = drawn[0] if t is None else t, drawn[1] if eps is None else eps
+        steps, noise = draw_training_noise(poses, self.n_steps, generator, start_share)
+        steps = steps if t is None else torch.zeros_like(steps) + t
+        keypoints, poses, t, eps = (x[share] for x in (keypoints, poses, steps, noise if eps is None else eps))
         x_t = q_sample(poses*self.scale, t, self.schedule.alpha_bar, eps)
-        return prediction_loss("mpjpe", self.raw_pose(x_t, t, keypoints), poses)
+        return prediction_loss(kind, self.raw_pose(x_t, t, keypoints), poses)
 
 # %% ../nbs/44_d3dp.ipynb #19bc770c
 def half_square(
@@ -134,6 +139,36 @@ def sample(self:D3DP,
         return as_noise("x0", seen[-1].double(), x, t, self.schedule.alpha_bar.to(x.device))
     sample_at(denoise, x_T.double(), self.schedule, times, eta, generator, given)
     return (torch.stack(seen, 1)/self.scale).unflatten(0, (B, H)).transpose(1, 2)
+
+# %% ../nbs/44_d3dp.ipynb #b6cc3780
+@patch
+def draw(self:D3DP,
+    keypoints:Tensor,      # (B, L, J, 2), normalised screen coordinates
+    hypotheses:int=5,      # H
+    sampler:str="ddim",    # not looked at: the walk is D3DP's own
+    n_steps:int|None=None, # K; None: the paper's 10
+    generator:torch.Generator|None=None, # of all noise
+)->Tensor:                 # (B, H, L, J, 3) metres, camera frame, root-relative
+    "Hypotheses: the predictions of the last step."
+    check_keypoints(keypoints, self.config["n_frames"], self.config["n_joints"])
+    own, training = clip_generators(len(keypoints), generator, keypoints.device), self.training
+    self.eval()
+    try:
+        each = CHUNK.get(keypoints.device.type, CHUNK["cuda"])
+        return torch.cat([self.sample(keypoints[clips], hypotheses, n_steps or 10, generator=own[clips])[:, -1]
+                          for clips, _ in chunks(len(keypoints), hypotheses, max(each, hypotheses))])
+    finally: self.train(training)
+
+@patch
+def lift(self:D3DP,
+    keypoints:Tensor, # (B, L, J, 2), normalised screen coordinates
+    hypotheses:int=5, # H
+    **kwargs,         # of `draw`
+)->Tensor:            # (B, L, J, 3) metres, camera frame, root-relative
+    "P-Agg: the mean of the hypotheses."
+    return self.draw(keypoints, hypotheses, **kwargs).mean(1)
+
+D3DP.selection = dict(hypotheses=1, n_steps=1) # how a checkpoint is chosen
 
 # %% ../nbs/44_d3dp.ipynb #2be80e14
 def pick_joints(

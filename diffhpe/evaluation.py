@@ -17,7 +17,7 @@ from .files import phase_bar
 from .metrics import clip_metrics
 from .inputs import bridge
 from .mixste import flip_average
-from .models import DiffHPE
+from .models import draws
 from .seeds import generator_of
 
 # %% ../nbs/53_evaluation.ipynb #cf7265b5
@@ -31,7 +31,7 @@ def lifter_of(
     "A model as a function from keypoints to poses."
     @torch.no_grad()
     def lift(keypoints, generator):
-        if not isinstance(model, DiffHPE):
+        if not draws(model):
             return flip_average(model.eval(), keypoints) if flip else model.eval()(keypoints)
         return model.lift(keypoints, hypotheses, sampler=sampler, n_steps=n_steps, generator=generator)
     return lift

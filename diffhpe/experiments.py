@@ -19,15 +19,14 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from .checkpoints import load_checkpoint, load_weights
+from .checkpoints import CLASS_OF, load_checkpoint, load_weights
 from .clips import WindowSet
-from .config import (MODELS, PRESETS, WITH_BACKBONE, Experiment, FitConfig, fit_config, model_arguments,
-                            wanted_models)
+from .config import MODELS, PRESETS, WITH_BACKBONE, Experiment, fit_config, model_arguments, wanted_models
+from .cuts import lengthened
 from .datasets import MotionDataset, selection_split
 from .evaluation import evaluate, lifter_of, mean_pose_lifter, predict, ridge_lifter
-from .mixste import MixSTE
-from .models import DiffHPE, GraphLifter
 from .parallel import wait_for_all, world
+from .recipes import FitConfig
 from .seeds import seed_of
 from .skeleton import mirror_pose
 from .training import FitResult, describe, fit
@@ -75,7 +74,7 @@ def has_preset_sizes(
     model:str,             # a name of `MODELS`
 )->bool:
     "Whether this model, and a Wrapper's backbone, are those of the preset, in sizes and in what they predict."
-    as_preset = Experiment(preset=experiment.preset, model="every")
+    as_preset = Experiment(preset=experiment.preset, model=model)
     own = replace(experiment, loss=None)
     backbone = [experiment.backbone or "mixste"]*(model in WITH_BACKBONE)
     return backbone != ["gcn"] and all(model_arguments(own, m, 0.) == model_arguments(as_preset, m, 0.)
@@ -96,8 +95,7 @@ def start_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(experiment.seed, MODELS.index(training.model)))
         wrapped = dict(backbone=backbone) if training.model in WITH_BACKBONE else {}
-        kind = DiffHPE if training.model.startswith("diffhpe") else GraphLifter
-        model = (MixSTE if training.model == "mixste" else kind)(**wrapped, **arguments)
+        model = CLASS_OF[training.model](**wrapped, **arguments)
     if start is None and shipped is not None: start = load_checkpoint(shipped)
     if start is not None:
         own = model.state_dict()
@@ -112,7 +110,10 @@ def fit_linear_start(
     mirror:bool=False, # half of the clips are mirrored in training
     max_windows:int=4000, # evenly spaced ones to fit on
 )->nn.Module:         # the same model
-    "Solve for the linear start of a model, if it has one that is still zero."
+    "Solve for what a model has of constants: a linear start that is still zero, or DiffPose's doubt."
+    if hasattr(model, "prepare"):
+        keypoints, poses, *_ = train.evaluation_batch(train.evaluation_index(min(max_windows, 400)))
+        return model.prepare(keypoints, poses)
     part = getattr(model, "conditioning", model)                           # of a MixSTE, the model itself
     if getattr(part, "start", None) is None or part.start.weight.any(): return model
     keypoints, poses, *_ = train.evaluation_batch(train.evaluation_index(max_windows))
@@ -155,6 +156,7 @@ def run_training(
     of = lambda label: done[label].model if label else None
     model, config = start_model(experiment, training, of(training.backbone), of(training.start))
     n_frames = model.config["n_frames"]
+    data = lengthened(data, n_frames) if n_frames > 27 else data
     train, chosen = (WindowSet(clips, n_frames, training.occlusion, experiment.seed)
                      for clips in selection_split(data, experiment.select_on, n_frames))
     fit_linear_start(model, train, config.mirror)
@@ -182,11 +184,12 @@ def evaluate_all(
 )->dict:                   # occlusion → label → metrics, as of `evaluate`
     "Evaluate the yardsticks and the models on the test clips, under each occlusion."
     n_frames = next(iter(models.values())).config["n_frames"]
+    data = lengthened(data, n_frames) if n_frames > 27 else data
     fitted, _ = selection_split(data, experiment.select_on, n_frames)
     train = WindowSet(fitted, n_frames, experiment.occ, experiment.seed)
     lifters = {"mean pose": mean_pose_lifter(train), "ridge regression": ridge_lifter(train)}
     how = dict(hypotheses=experiment.hypotheses, sampler=experiment.sampler, n_steps=experiment.n_steps,
-               flip=experiment.recipe == "mixste")
+               flip=(experiment.recipe or PRESETS[experiment.preset].recipe) == "mixste")
     lifters |= {label: lifter_of(model, **how) for label, model in models.items() if label in MODELS}
     filled = ridge_lifter(train, bridged=True)
     known, results = {c.activity for c in fitted}, {}

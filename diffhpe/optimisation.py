@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from .config import FitConfig
+from .recipes import FitConfig
 from .mixste import mirror_half, mixste_loss
 from .parallel import alone, my_share, sum_over_processes, world
 from .seeds import generator_of, seed_of
@@ -60,12 +60,13 @@ def train_step(
     mirror:bool=False,         # of `training_loss`
     gradient_clip:float=0.,    # largest norm of the gradient; 0: any
     start_share:float=0.,      # of `training_loss`
+    squared:bool=False,        # half the square of the loss is minimised
 )->Tensor:                     # (), the loss before the step, on its device
     "One step down the gradient of one batch."
     if len(keypoints) < world()[1]:                       # too few to be shared: all do the same
         with alone():
             return train_step(model, optimiser, keypoints, poses, seed, step, precision, kind, mirror, gradient_clip,
-                              start_share)
+                              start_share, squared)
     model.train()
     (rank, size), share = world(), my_share(len(keypoints))
     cuda = [keypoints.device] if keypoints.is_cuda else []
@@ -79,6 +80,8 @@ def train_step(
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     if size > 1: sum_over_processes(loss.detach(), *[p.grad for p in model.parameters() if p.grad is not None])
+    if squared:
+        for p in model.parameters(): p.grad = None if p.grad is None else p.grad*loss.detach()
     if gradient_clip: nn.utils.clip_grad_norm_(model.parameters(), gradient_clip)
     if not loss.is_cuda: check_loss(loss.item(), f"at step {step}")        # to ask a GPU would make it wait
     optimiser.step()
@@ -99,10 +102,13 @@ def make_schedule(
     optimiser:torch.optim.Optimizer, # of the model's weights
     config:FitConfig, # how it is trained
 ): # an object with step, state_dict and load_state_dict; None for a cosine
-    "Halve the learning rate on a plateau of the validation loss, or shrink it by 1 % every epoch."
+    "Halve the learning rate on a plateau of the validation loss, or shrink it every epoch, or twice in all."
     if config.schedule == "cosine": return None
     if config.schedule == "exponential":
-        return torch.optim.lr_scheduler.ExponentialLR(optimiser, gamma=.99**config.validate_every)
+        return torch.optim.lr_scheduler.ExponentialLR(optimiser, gamma=(config.decay or .99)**config.validate_every)
+    if config.schedule == "steps":
+        ends = [math.ceil(share*config.epochs/config.validate_every) for share in (.75, .9)]
+        return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: .1**sum(step >= end for end in ends))
     return torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=.5,
                                                       patience=max(config.patience//config.validate_every - 1, 0))
 

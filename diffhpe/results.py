@@ -147,7 +147,9 @@ def write_results(
 COLUMNS = dict(mpjpe="MPJPE", symmetry_gap="symmetry gap", segment_std="segment std", p_mpjpe="P-MPJPE",
                mpjve="MPJVE (mm/frame)", mpjpe_unaligned="MPJPE, root not aligned")
 TITLES = {"mixste": "MixSTE", "diffhpe-2d": "DiffHPE-2D", "diffhpe-wrapper": "DiffHPE-Wrapper",
-          "gcn": "GCN (regression)", "refiner": "Refiner (regression)"}
+          "gcn": "GCN (regression)", "refiner": "Refiner (regression)", "d3dp": "D3DP",
+          "diffpose": "DiffPose, as in its paper", "diffpose-release": "DiffPose, as released",
+          "tcd": "TCD's transformers, joint by joint", "tcd-imputation": "TCD, lifting as imputation"}
 
 def results_table(
     summary:Mapping, # what metrics.json holds

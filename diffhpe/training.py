@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from .checkpoints import load_checkpoint, load_weights, model_config, save_checkpoint
 from .clips import WindowSet
-from .config import FitConfig
+from .recipes import FitConfig
 from .files import phase_bar, write_atomically
 from .fast import quicken
 from .folded import without_dust
 from .metrics import mpjpe, root_align
-from .models import DiffHPE
+from .models import DiffHPE, draws
 from .optimisation import (
     WeightAverage, check_loss, cosine_rate, make_optimiser, make_schedule, set_learning_rate, train_step, training_loss)
 from .parallel import copy_first, of_first, wait_for_all, world
@@ -76,9 +76,10 @@ def validation_mpjpe(
     for i in range(0, len(index), batch_size):
         keypoints, poses, *_ = windows.evaluation_batch(index[i:i + batch_size])
         keypoints = keypoints.to(device)
-        if isinstance(model, DiffHPE):
-            way = USUAL_SAMPLER[model.target != "noise"]
-            predicted = model.lift(keypoints, hypotheses, generator=generator_of(seed, i), **way)
+        if draws(model):
+            usual = USUAL_SAMPLER[model.target != "noise"] if isinstance(model, DiffHPE) else model.selection
+            way = dict(hypotheses=hypotheses) | usual
+            predicted = model.lift(keypoints, generator=generator_of(seed, i), **way)
         else: predicted = model(keypoints)
         errors += [mpjpe(root_align(predicted.cpu()), poses).item()*1000]*len(poses)
     return float(np.mean(errors))
@@ -178,7 +179,7 @@ def validate(
     if not math.isfinite(loss):
         raise ValueError(f"the validation loss is {loss} after {progress.epoch} epochs; "
                          "a smaller learning rate may help")
-    due = not isinstance(model, DiffHPE) or progress.epoch % config.mpjpe_every == 0 or progress.epoch == config.epochs
+    due = not draws(model) or progress.epoch % config.mpjpe_every == 0 or progress.epoch == config.epochs
     error = validation_mpjpe(model, windows, max_windows=max_windows, **settings) if due else math.inf
     if loss < progress.best_loss: progress.best_loss = loss; save_checkpoint(model, folder/"best_loss")
     if error < progress.best_mpjpe: progress.best_mpjpe = error; save_checkpoint(model, folder/"best_mpjpe")
@@ -294,7 +295,8 @@ def describe(
     return dict(model_config(model), seed=seed, precision=precision, clips=len(train.clips), occlusion=train.occlusion,
                 **asdict(config), **(notes or {}))
 
-_OF_STEP = ("mirror", "gradient_clip", "start_share") # of a `FitConfig`, and arguments of `train_step` by these names
+# of a `FitConfig`, and arguments of `train_step` by these names
+_OF_STEP = ("mirror", "gradient_clip", "start_share", "squared")
 
 # %% ../nbs/52_training.ipynb #c1c51a4f
 def fit(

@@ -72,7 +72,7 @@ def few_epochs(folder, dropout=0., **options):
     In float64: in float32 Adam makes steps of the rounding errors that a bias before a normalisation has for gradient.
     """
     from diffhpe.clips import WindowSet
-    from diffhpe.config import FitConfig
+    from diffhpe.recipes import FitConfig
     from diffhpe.training import fit
     model, sets = models()["2d"].double(), [WindowSet(clips(*n), 9, "random") for n in ((5, 30), (2, 20))]
     for w in sets: w.keypoints, w.poses = w.keypoints.astype("f8"), w.poses.astype("f8")

@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 import diffhpe.training as training
 from diffhpe.camera import h36m_cameras
 from diffhpe.clips import WindowSet
-from diffhpe.config import FitConfig
+from diffhpe.recipes import FitConfig
 from diffhpe.models import DiffHPE
 from diffhpe.virtual import virtual_clips
 
