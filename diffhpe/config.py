@@ -220,7 +220,7 @@ def per_model(
     except ValueError: return value  # the check says what is allowed
     return value if any(isinstance(v, str) for v in given.values()) else given
 
-def _as_declared(value, kinds): # a text that is a number as that number; a whole one as such, where only those are allowed
+def _as_declared(value, kinds): # a text that is a number as this; a whole one as such, where others are not allowed
     if isinstance(value, dict): return {k: _as_declared(v, kinds) for k, v in value.items()}
     value = read_number(value) if {int, float} & set(kinds) and str not in kinds else value
     return int(value) if isinstance(value, float) and int in kinds and value.is_integer() else value

@@ -9,6 +9,7 @@ from diffhpe.lifted import LiftedMotion
 from diffhpe.keypoint_files import DetectedClip, open_keypoint_file, people_in, read_keypoint_file, write_keypoint_npz
 from diffhpe.keypoint_formats import FORMATS
 from diffhpe.layouts import JOINTS, LAYOUTS, to_h36m
+from diffhpe.skeleton import H36M_17
 from diffhpe.trajectory import Intrinsics
 
 LAYOUT_OF = {17: "coco", 18: "coco18", 25: "body25", 26: "halpe26"}
@@ -255,7 +256,7 @@ def test_all_are_those_who_are_really_there(tmp_path):
     path = coco_results(tmp_path, people | {50 + f: seen_in({f}, f) for f in range(0, 100, 3)})
     asked, said = lifted(path, (1920, 1080), person="all", fps=25)
     assert [(one["person"], len(one["keypoints"])) for one in asked] == [("7", 100), ("4", 30)]
-    assert len(said) == 1 and said[0].endswith(" and 30 others")
+    assert len(said) == 2 and said[0].endswith(" and 30 others") and "make a body" not in said[1]   # of joints at random
     assert said[0].startswith(f"{path}: 35 of 37 people are seen in fewer than 13 frames and left out: 5, ")
     assert [len(one["keypoints"]) for one in lifted(path, (1920, 1080), person="5", fps=25)[0]] == [10]   # by name, yes
 
@@ -409,3 +410,32 @@ def test_damaged_arrays_are_read_or_refused(tmp_path):
         np.savez(path, **{k: wrong[rng.integers(len(wrong))] if rng.random() < .2 else v for k, v in good.items() if rng.random() < .95})
         read_or_refuse(path)
     for K in LAYOUTS: assert len(JOINTS[K].split()) == LAYOUTS[K].n_joints
+
+# --- which joints they are
+
+def walker(layout, frames=40):
+    "(F, K, 3) of a walker before a camera, in the joints of a layout, as OpenPose and others would write them."
+    from diffhpe.datasets import embedded_motion
+    from diffhpe.layouts import body_points
+    from diffhpe.virtual import random_cameras, recentre
+    camera, at = random_cameras(1, 0)[0], body_points(recentre(embedded_motion()[0]["S9"]["Walking 1"])[:9*frames:9])
+    pixels = camera.project(camera.world_to_camera(np.stack([at[j] for j in LAYOUTS[layout].joints], 1)))
+    return np.concatenate([pixels, np.full((*pixels.shape[:2], 1), .9)], -1).round(3), camera.resolution
+
+@pytest.mark.parametrize("layout, other", [("body25b", "body25"), ("body25", "body25b"), ("h36m", "coco")])
+def test_the_assumed_layout_is_said_and_so_is_what_makes_no_body(layout, other, tmp_path):
+    rows, size = walker(layout)
+    path = coco_results(tmp_path, {None: rows})
+    said = lifted(path, size, None, fps=50)[1]
+    K, usual = rows.shape[1], {25: "body25", 17: "coco"}[rows.shape[1]]
+    assert f"{path} does not say which joints these are: {K} joints: {usual} assumed" in said
+    assert any(f"as {layout!r} they make a body" in s for s in said) == (layout != usual)
+    assert lifted(path, size, layout, fps=50)[1] == []
+    [asked], said = lifted(path, size, other, fps=50)
+    assert len(said) == 1 and said[0].startswith(f"{path} looks odd as joints of the layout {other!r}: ") and f"; as {layout!r} they make a body" in said[0]
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_makes_the_same_limbs(layout):
+    limbs = [j for j, name in enumerate(H36M_17.names) if name[0] in "LR"]
+    (rows, _), (truth, _) = walker(layout), walker("h36m")
+    np.testing.assert_allclose(to_h36m(rows[..., :2], layout)[0][:, limbs], truth[:, limbs, :2], atol=.01)
