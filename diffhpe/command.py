@@ -203,7 +203,7 @@ def lift_command(
     keypoints:str,         # file of a detector (JSON, csv, npz), a folder of such files, or a film (.mp4, .mov, …)
     size:str=None,         # of the pictures in pixels, as in 1920x1080; needed unless the file says
     layout:str=None,       # coco, halpe26, body25, body25b, coco18, blazepose, mpii or h36m; else by the joints' number
-    out:str=None,          # file to write: .npz (all), .csv, .json, .bvh, .html, .gif, .mp4; INPUT.npz if none is named
+    out:str=None,          # file to write: .npz (all), .csv, .json, .bvh, .trc, .html, .gif or .mp4; else INPUT.npz
     bvh:str=None,          # skeleton animation to write, for Blender and others
     view:str=None,         # page to write, for a browser
     csv:str=None,          # table to write, a row for each frame and joint
