@@ -248,7 +248,7 @@ def import_bvh(
     folder:str,            # folder with .bvh files; the subjects are its sub-folders, or part of the files' names
     out:str,               # file to write, data_3d_<name>.npz
     subject:str=None,      # regular expression for the files' paths; its first group is the subject
-    test:str=None,         # subjects to test on, with commas (or recordings, as subject/action), or all; every fifth else
+    test:str=None,         # subjects to test on, with commas (or recordings, subject/action), or all; every fifth else
     table:str=None,        # naming of the joints: a name of JOINT_TABLES, or a JSON file; by the names by default
     unit:str=None,         # m, cm, mm, inch, cmu or a number of metres; by the body's size by default
     up:str=None,           # axis that points up, y or z; from feet to head by default
