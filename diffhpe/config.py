@@ -200,17 +200,15 @@ class Question:
     no_pose_layer:bool=param(False, _bool) # DiffHPE-Wrapper without w_θ, the linear layer on the noisy pose
 
 # %% ../nbs/50_config.ipynb #6023356b
-NUMBER = r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[-+]?\d+)?" # regular expression of what is read as a number
+NUMBER = r"[-+]?(\d+(_\d+)*\.?\d*|\.\d+)(e[-+]?\d+)?" # regular expression of what is read as a number
 
 def read_number(
     value, # of a parameter
 ):         # a number, if the value is a text that is one, in decimal; else the value as it is
     "A number that is written as a text, read as Python does."
     if not isinstance(value, str) or not re.fullmatch(NUMBER, value.strip(), re.I): return value
-    for kind in (int, float):
-        try: return kind(value)
-        except ValueError: pass
-    return value
+    try: return int(value)
+    except ValueError: return float(value)
 
 # %% ../nbs/50_config.ipynb #9612d310
 def per_model(
@@ -218,14 +216,13 @@ def per_model(
 ):         # a number, None, or a dict: model → number
     "Read a value that may differ between models."
     if not isinstance(value, str) or "=" not in value: return value
-    try: given = {k.strip(): read_number(v) for k, v in (part.split("=") for part in value.strip("{} ").split(","))}
-    except ValueError: return value  # the check says what is allowed
-    return value if any(isinstance(v, str) for v in given.values()) else given
+    parts = [part.split("=") for part in value.strip("{} ").split(",")]
+    given = {pair[0].strip(): read_number(pair[-1]) for pair in parts if len(pair) == 2}
+    return value if len(given) < len(parts) or str in map(type, given.values()) else given  # what the check refuses
 
 def _as_declared(value, kinds): # a text that is a number as this; a whole one as such, where others are not allowed
     if isinstance(value, dict): return {k: _as_declared(v, kinds) for k, v in value.items()}
-    value = read_number(value) if {int, float} & set(kinds) and str not in kinds else value
-    return int(value) if isinstance(value, float) and int in kinds and value.is_integer() else value
+    return int(n) if isinstance(n := read_number(value), float) and int in kinds and n.is_integer() else n
 
 def _as_float(value): # 4 and 4.0 are one value, and make one run
     if isinstance(value, dict): return {k: float(v) for k, v in value.items()}
@@ -333,7 +330,7 @@ class Experiment(Question):
             (allows, words), value = f.metadata["rule"], getattr(self, f.name)
             kinds = get_args(f.type) or (f.type,)
             if "each" in f.metadata["roles"]: value = per_model(value)
-            value = _as_declared(value, kinds)
+            if {int, float} & set(kinds): value = _as_declared(value, kinds)
             if not allows(value): raise ValueError(f"parameter {f.name}={value!r} is not allowed; {words} is")
             put(f.name, _as_float(value) if float in kinds else value)
         check_together(self)
