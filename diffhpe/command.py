@@ -22,7 +22,7 @@ from .viewer import write_viewer
 from .write import WRITERS, write
 from .detect import VIDEO_SUFFIXES, detect_people
 from .keypoint_files import DetectedClip, KeypointFile, in_pixels, open_keypoint_file, write_keypoint_npz
-from .layouts import find_layout, share_outside
+from .layouts import body_note, find_layout, share_outside
 
 # %% ../nbs/80_command.ipynb #69fe8502
 def example_clip()->Path: # diffhpe/data/example.json
@@ -93,7 +93,8 @@ def fit_picture(
                          "one that has most joints inside is allowed")
     notes = [f"has keypoints from 0 to 1: shares of the picture, {shape}, assumed"] if shares else []
     if outside > .1: notes.append(f"has {outside:.0%} of the joints outside of the pictures; is their size {shape}?")
-    return clip, notes
+    odd = clip.layout and body_note(clip.keypoints, clip.layout, clip.confidence, threshold)
+    return clip, notes + [odd]*bool(odd)
 
 # %% ../nbs/80_command.ipynb #ca1228d4
 def lift_file(
@@ -203,8 +204,8 @@ def write_all(
 def lift_command(
     keypoints:str,         # file of a detector (JSON, csv, npz), a folder of such files, or a film (.mp4, .mov, …)
     size:str=None,         # of the pictures in pixels, as in 1920x1080; needed unless the file says
-    layout:str=None,       # of the joints: coco, halpe26, body25, coco18, blazepose, mpii, h36m; else by their number
-    out:str=None,          # file to write: .npz (all), .csv, .json, .bvh, .html, .gif, .mp4; INPUT.npz if none is named
+    layout:str=None,       # coco, halpe26, body25, body25b, coco18, blazepose, mpii or h36m; else by the joints' number
+    out:str=None,          # file to write: .npz (all), .csv, .json, .bvh, .trc, .html, .gif or .mp4; else INPUT.npz
     bvh:str=None,          # skeleton animation to write, for Blender and others
     view:str=None,         # page to write, for a browser
     csv:str=None,          # table to write, a row for each frame and joint

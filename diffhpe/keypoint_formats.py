@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .layouts import JOINTS, LAYOUTS
-from .sightings import Sightings, holds_nothing, sightings_of, times_to_frames
+from .layouts import LAYOUTS
+from .sightings import (FRAME_KEYS, Sightings, depth_of, frame_key, frames_named, holds_nothing, in_layout,
+                               is_person, sightings_of, split_joints)
 
 # %% ../nbs/71_keypoint_formats.ipynb #79e881d3
 def _openpose(pages:Mapping)->Sightings:
@@ -30,20 +31,20 @@ def _people(page)->list:
     return (page["people"] if "people" in page else page["bodies"]) or [] if page else []
 
 # %% ../nbs/71_keypoint_formats.ipynb #ea896847
-_FRAME = ("image_id", "frame_id", "frame", "frame_index") # keys of a frame, the likelier ones first
+_MARKS = ("keypoints", "landmarks", "pose_landmarks", "poseLandmarks", "pose", "landmark") # keys of a body's joints
 
-def _frame_of(row:dict):
-    "The key of a frame in a dict, or None."
-    return next((key for key in _FRAME if key in row), None)
+def _marks_key(row:dict)->str|None:
+    "The key of the joints in a dict, or None."
+    return next((key for key in _MARKS if key in row), None)
 
 def _results(rows:list)->Sightings:
     "COCO's results, and AlphaPose's, which have a picture's name for `image_id`, and `idx` if people were followed."
     rows = [row for row in rows if row]
-    key = _frame_of(rows[0])
-    found = [(row[key], row.get("track_id", row.get("idx")), row["keypoints"], row.get("keypoint_scores"))
-             for row in rows]
-    return Sightings("COCO results or AlphaPose", list(dict.fromkeys(frame for frame, *_ in found)),
-                     sightings_of(found))
+    key, joints = frame_key(rows[0]), _marks_key(rows[0])
+    frames = frames_named([row[key] for row in rows], key)
+    found = [(frame, row.get("track_id", row.get("idx")), *split_joints(row[joints], row.get("keypoint_scores")))
+             for frame, row in zip(frames, rows)]
+    return Sightings("COCO results or AlphaPose", list(dict.fromkeys(frames)), sightings_of(found))
 
 # %% ../nbs/71_keypoint_formats.ipynb #8d1584d3
 def _poseflow(data:dict)->Sightings:
@@ -131,22 +132,18 @@ def _annotations(data:dict)->Sightings:
 _NO_ARRAYS = ("the keypoints are no regular arrays of numbers; (F, K, 2) for one person, "
               "or for each frame (P, K, 2), is allowed")
 
-def _depth(value)->int|None:
-    "How many axes lists of numbers have; None where there is no number."
-    if isinstance(value, np.ndarray): return value.ndim if value.size else None
-    if isinstance(value, list): return next((1 + n for v in value if (n := _depth(v)) is not None), None)
-    if value is not None and not isinstance(value, (int, float, np.number)): raise ValueError(_NO_ARRAYS)
-    return None if value is None else 0
-
 # %% ../nbs/71_keypoint_formats.ipynb #8b3fc6f9
 def _arrays(data:Mapping)->Sightings:
-    "Arrays or nested lists, of one person (F, K, 2 or 3) or of several (F, P, K, 2 or 3)."
+    "Arrays or nested lists, of one person (F, K, 2 to 4) or of several (F, P, K, 2 to 4)."
     plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in data.items()
              if k in ("frames", "layout", "person", "image_size", "fps")}
     scores = next((data[k] for k in ("scores", "confidence", "keypoint_scores") if data.get(k) is not None), None)
     pages = data["keypoints"]
     if not isinstance(pages, list) and np.ndim(pages) == 0: raise ValueError(_NO_ARRAYS)
-    axes = {_depth(page) for page in pages} - {None}
+    if is_person(pages):                                                  # one page is one frame
+        if depth_of(pages) == 1: pages = [pages[k:k + 3] for k in range(0, len(pages), 3)]
+        pages, scores = [pages], None if scores is None else [scores]
+    axes = {depth_of(page) for page in pages} - {None}
     if axes not in ({2}, {3}):
         raise ValueError(f"the keypoints have {', '.join(str(n + 1) for n in sorted(axes)) or 'no'} axes; "
                          "(F, K, 2) for one person, or (F, P, K, 2) for several, is allowed")
@@ -166,58 +163,62 @@ def _arrays(data:Mapping)->Sightings:
                 raise ValueError(f"frame {frames[f]} has keypoints of {len(people)} people and scores of {len(trust)}; "
                                  "the same number is allowed")
             who = plain.get("person") if single else None
-            for i, one in enumerate(people): yield frames[f], who, one, None if trust is None else trust[i]
+            for i, one in enumerate(people):
+                yield frames[f], who, *split_joints(one, None if trust is None else trust[i])
     size, fps = plain.get("image_size"), plain.get("fps")
     return Sightings("arrays" if single else "arrays of people", frames, sightings_of(found()),
                      layout=plain.get("layout"), image_size=None if size is None else tuple(size),
                      fps=fps if fps is None else float(fps), complete=True)
 
 # %% ../nbs/71_keypoint_formats.ipynb #a44ee620
-_TRUST = ("visibility", "confidence", "score", "presence", "likelihood", "v", "c", "conf") # of a joint
-
-def _landmarks(data:list|dict)->Sightings:
-    "Lists of landmarks, one for each frame, or for each person of it."
-    data = data if isinstance(data, list) else [data]
-    if _is_landmark(data[0]): data = [data]
-    frames, found, names = [], [], None
-    for n, page in enumerate(data):
-        holds = isinstance(page, dict)
-        frames.append(page[_frame_of(page)] if holds and _frame_of(page) else n)
-        page = page.get(_landmarks_key(page)) if holds else page
-        page = page["landmark"] if isinstance(page, dict) else page
-        for one in [] if holds_nothing(page) else [page] if _is_landmark(page[0]) else page:
-            if holds_nothing(one): continue
-            key = next((key for key in _TRUST if key in one[0]), None)
-            trust = [j[key] if j else 0 for j in one] if key else None
-            found.append((frames[-1], None, [[j["x"], j["y"]] if j else None for j in one], trust))
-            if all(j and "name" in j for j in one): names = tuple(str(j["name"]).lower() for j in one)
-    return Sightings("landmarks", frames, sightings_of(found), _known(names))
-
-def _known(names)->tuple|None:
-    "Names of joints, if they are those of a layout."
-    return names if names in [tuple(joints.split()) for joints in JOINTS.values()] else None
+_TRUST = ("visibility", "confidence", "score", "presence", "likelihood", "vis", "conf", "v", "c", "p") # of a joint
 
 def _is_landmark(value)->bool: return isinstance(value, dict) and "x" in value and "y" in value
 
-def _landmarks_key(page:dict)->str|None:
-    "The key of the landmarks in a dict, or None."
-    keys = "landmarks", "pose_landmarks", "poseLandmarks", "pose", "keypoints", "landmark"
-    return next((key for key in keys if key in page), None)
+def _by_key(page:dict)->list:
+    "What a dict holds by number or name: landmarks, or pages."
+    return [dict(value, name=key) if _is_landmark(value) and not key.isdecimal() else value
+            for key, value in sorted(page.items(), key=lambda item: (int(item[0]) if item[0].isdecimal() else -1))
+            if isinstance(value, (dict, list)) or value is None]
 
 def _holds_landmarks(data)->bool:
-    "Whether landmarks lie in lists or dicts, at most three deep."
+    "Whether landmarks lie in lists or dicts, at most five deep."
     for _ in range(6):
         if _is_landmark(data): return True
-        if isinstance(data, dict): data = data.get(_landmarks_key(data))
-        elif isinstance(data, list): data = next((d for d in data if not holds_nothing(d)), None)
+        if isinstance(data, dict): data = data[_marks_key(data)] if _marks_key(data) else list(data.values())
+        elif isinstance(data, list): data = next((d for d in data if isinstance(d, (dict, list)) and d), None)
         else: return False
     return False
 
+def _bodies(page)->list:
+    "The people of a page: lists of landmarks."
+    while isinstance(page, dict): page = page[_marks_key(page)] if _marks_key(page) else _by_key(page)
+    if holds_nothing(page): return []
+    return [page] if any(map(_is_landmark, page)) else [body for part in page for body in _bodies(part)]
+
+# %% ../nbs/71_keypoint_formats.ipynb #bb856400
+def _landmarks(data:list|dict)->Sightings:
+    "Landmarks of each frame, or of each person of it."
+    if isinstance(data, dict) and not _marks_key(data) and not any(map(_is_landmark, data.values())):
+        data = [page if isinstance(page, dict) and frame_key(page) else {"frame": name, "landmarks": page}
+                for name, page in data.items()]                            # frame → page
+    data = data if isinstance(data, list) and not any(map(_is_landmark, data)) else [data]
+    key = next((frame_key(page) for page in data if isinstance(page, dict) and frame_key(page)), None)
+    frames = frames_named([page.get(key) if isinstance(page, dict) else None for page in data], key) if key else [None]
+    frames = list(range(len(data))) if None in frames else frames
+    found, names = [], None
+    for frame, page in zip(frames, data):
+        for one in _bodies(page):
+            trust = next((key for key in _TRUST for joint in one if joint and key in joint), None)
+            found.append((frame, None, [[joint["x"], joint["y"]] if joint else None for joint in one],
+                          [joint.get(trust) if joint else 0 for joint in one] if trust else None))
+            if all(joint and "name" in joint for joint in one): names = tuple(str(joint["name"]) for joint in one)
+    return Sightings("landmarks", list(dict.fromkeys(frames)), sightings_of(found), names)
+
 # %% ../nbs/71_keypoint_formats.ipynb #8c8b868e
-_WHO = ("person", "person_id", "track_id", "idx")
+_WHO = ("person", "person_id", "track_id", "track", "idx", "individual")
 _JOINT = ("landmark", "landmark_id", "landmark_index", "landmark_name", "joint", "joint_id", "joint_name", "keypoint",
           "keypoint_id", "name", "index")
-_WHEN = (*_FRAME, "frame_number", "image", "filename", "file", "timestamp", "timestamp_ms", "time")
 
 def _columns(header:list)->dict:
     "Joint → place of its columns x, y and confidence (or None), of a table whose rows are frames."
@@ -225,60 +226,71 @@ def _columns(header:list)->dict:
     ways = (rf"(?P<joint>.+)[ _.-](?P<axis>{axis})", rf"(?P<axis>{axis})[ _.-]?(?P<joint>\d+)",
             rf"(?P<axis>{axis})[ _.-](?P<joint>.+)")
     for n, name in enumerate(header):
-        found = next((match for way in ways if (match := re.fullmatch(way, name))), None)
-        if not found: continue
-        joint, what = found["joint"], found["axis"]
+        found = next((match for way in ways if (match := re.fullmatch(way, name, re.I))), None)
+        if not found or "box" in name.lower(): continue
+        joint, what = found["joint"], found["axis"].lower()
         joints.setdefault(joint, {})[what if what in "xy" else "trust"] = n
-    return {joint: (at["x"], at["y"], at.get("trust")) for joint, at in joints.items() if {"x", "y"} <= set(at)}
+    joints = {joint: (at["x"], at["y"], at.get("trust")) for joint, at in joints.items() if {"x", "y"} <= set(at)}
+    return {joint: joints[joint] for joint in _in_order(joints)}
 
+def _in_order(names)->list:
+    "Names of joints, by number where they have one."
+    names = list(names)
+    return names if _worded(names) else sorted(names, key=lambda name: int(re.search(r"\d+$", name)[0]))
+
+def _worded(names)->tuple|None:
+    "Names of joints; None where they are numbers, or one word with numbers."
+    words = {re.sub(r"\d+$", "", name) for name in names}
+    return None if len(words) == 1 and all(name[-1:].isdecimal() for name in names) else tuple(names)
+
+# %% ../nbs/71_keypoint_formats.ipynb #b45604f2
 def _table(data:dict)->Sightings:
     "CSV, with a row for each frame or for each joint."
-    header, rows = [str(name).strip().lower() for name in data["columns"]], [row for row in data["rows"] if any(row)]
+    named, rows = [str(name).strip() for name in data["columns"]], [row for row in data["rows"] if any(row)]
+    header = [name.lower() for name in named]
     if any(len(row) != len(header) for row in rows):
         raise ValueError(f"its header has {len(header)} columns, and a row has others; the same number is allowed")
     when, who, what = (next((header.index(key) for key in keys if key in header), None)
-                       for keys in (_WHEN, _WHO, _JOINT))
-    joints = _columns(header)
-    if joints: return _table_of_frames(rows, when, who, joints)
+                       for keys in (FRAME_KEYS, _WHO, _JOINT))
+    frames = list(range(len(rows))) if when is None else _names([row[when] for row in rows], header[when])
+    joints = _columns(named)
+    if joints: return _table_of_frames(rows, frames, who, joints)
     trust = next((header.index(key) for key in _TRUST if key in header), None)
     if when is None or what is None or not {"x", "y"} <= set(header):
-        raise ValueError(f"its columns are {', '.join(header[:8])}; nose_x, nose_y, … or x0, y0, … for a row a frame, "
+        raise ValueError(f"its columns are {', '.join(named[:8])}; nose_x, nose_y, … or x0, y0, … for a row a frame, "
                          "or frame, landmark, x, y for a row a joint, are allowed")
-    return _table_of_joints(rows, when, who, what, (header.index("x"), header.index("y"), trust))
+    return _table_of_joints(rows, frames, who, what, (header.index("x"), header.index("y"), trust))
 
 # %% ../nbs/71_keypoint_formats.ipynb #4614e1b7
 def _number(text:str)->float:
     "A cell of a table; NaN where it is empty."
     return float(text) if text.strip() and text.strip().lower() not in ("none", "null", "na") else np.nan
 
-def _names(cells:list)->list:
+def _names(cells:list, key:str)->list:
     "Frames' names from a column: whole numbers, times as numbers of frames, or texts."
-    try: numbers = [float(cell) for cell in cells]
+    try: numbers = frames_named([float(cell) for cell in cells], key)
     except ValueError: return cells
-    return [int(n) for n in numbers] if all(n.is_integer() for n in numbers) else times_to_frames(numbers)
+    return [int(n) for n in numbers]
 
-def _table_of_frames(rows:list, when, who, joints:dict)->Sightings:
+def _table_of_frames(rows:list, frames:list, who, joints:dict)->Sightings:
     "A row for each frame, or each person in it."
-    frames = list(range(len(rows))) if when is None else _names([row[when] for row in rows])
     def found():
         for f, row in zip(frames, rows):
             places = [[_number(row[x]), _number(row[y])] for x, y, _ in joints.values()]
             trust = [1 if c is None else _number(row[c]) for *_, c in joints.values()]
             yield f, None if who is None else row[who].strip(), places, trust
-    return Sightings("table", list(dict.fromkeys(frames)), sightings_of(found()), _known(tuple(joints)))
+    return Sightings("table", list(dict.fromkeys(frames)), sightings_of(found()), _worded(joints))
 
-def _table_of_joints(rows:list, when, who, what, at:tuple)->Sightings:
+def _table_of_joints(rows:list, frames:list, who, what, at:tuple)->Sightings:
     "A row for each joint of each person in each frame."
-    frames, (x, y, c) = _names([row[when] for row in rows]), at
-    joints = list(dict.fromkeys(row[what].strip().lower() for row in rows))
-    if all(joint.isdecimal() for joint in joints): joints = sorted(joints, key=int)
-    names = next((names for names in map(str.split, JOINTS.values()) if set(names) == set(joints)), None)
-    place, people = {joint: k for k, joint in enumerate(names or joints)}, {}
+    (x, y, c), people = at, {}
+    joints = _in_order(dict.fromkeys(row[what].strip() for row in rows))
+    place = {joint: k for k, joint in enumerate(joints)}
     for f, row in zip(frames, rows):
         one = people.setdefault((f, "" if who is None else row[who].strip()), np.full((len(place), 3), np.nan))
-        one[place[row[what].strip().lower()]] = _number(row[x]), _number(row[y]), 1 if c is None else _number(row[c])
+        one[place[row[what].strip()]] = _number(row[x]), _number(row[y]), 1 if c is None else _number(row[c])
     found = [(f, name, one, None) for (f, name), one in people.items()]
-    return Sightings("table", list(dict.fromkeys(frames)), sightings_of(found), tuple(names) if names else None)
+    return Sightings("table", list(dict.fromkeys(frames)), sightings_of(found), _worded(joints))
 
 # %% ../nbs/71_keypoint_formats.ipynb #090cc1c6
 def _videopose(data:Mapping)->Sightings:
@@ -289,11 +301,24 @@ def _videopose(data:Mapping)->Sightings:
     several, length = len(clips) > 1, max((len(rows) for _, rows in clips), default=0)
     found = [(f, f"{video} {n}" if several else None, row, None)
              for n, (video, rows) in enumerate(clips) for f, row in enumerate(rows)]
-    sizes = {(size.get("w"), size.get("h")) for size in (meta.get("video_metadata") or {}).values()}
-    size = next(iter(sizes)) if len(sizes) == 1 and all(next(iter(sizes))) else None
     layout = meta.get("layout_name") if meta.get("layout_name") in LAYOUTS else None
-    return Sightings("VideoPose3D", list(range(length)), sightings_of(found), layout=layout, image_size=size,
-                     complete=True)
+    return Sightings("VideoPose3D", list(range(length)), sightings_of(found), layout=layout, complete=True,
+                     **_of_videos((meta.get("video_metadata") or {}).values()))
+
+def _of_videos(videos)->dict:
+    "Size and rate of pictures, where all videos have the same."
+    sizes, rates = ({tuple(video.get(key) for key in keys) for video in videos} for keys in (("w", "h"), ("fps",)))
+    size, rate = (next(iter(values)) if len(values) == 1 and all(next(iter(values))) else None
+                  for values in (sizes, rates))
+    return dict(image_size=size, fps=rate and float(rate[0]))
+
+def _detectron(data:Mapping)->Sightings:
+    "Detectron2's detections of a video, as VideoPose3D's `infer_video_d2.py` writes them."
+    found = [(f, None, body[:2].T, body[3]) for f, classes in enumerate(data["keypoints"])
+             for bodies in classes[1:] for body in bodies]
+    meta = data.get("metadata") if isinstance(data.get("metadata"), dict) else {}
+    return Sightings("Detectron2", list(range(len(data["keypoints"]))), sightings_of(found), layout="coco",
+                     complete=True, **_of_videos([meta]))
 
 # %% ../nbs/71_keypoint_formats.ipynb #9722f628
 def _first(data)->dict:
@@ -309,14 +334,25 @@ def _joints_of(one:dict)->dict:
     "A person's keypoints, where these are a dict."
     return one["keypoints"] if isinstance(one.get("keypoints"), dict) else {}
 
+def _listed(data):
+    "A single row as a list of one."
+    return [data] if isinstance(data, dict) and frame_key(data) and is_person(data.get(_marks_key(data))) else data
+
+def _numeric(data:list)->bool:
+    "Whether lists hold numbers, two deep or more."
+    try: return (depth_of(data) or 0) >= 2
+    except ValueError: return False
+
 # %% ../nbs/71_keypoint_formats.ipynb #9fbabb5a
 FORMATS = { # name → test of the contents, reader of them
-    "OpenPose": (lambda d: isinstance(d, dict) and ("people" in d or "bodies" in d or _all_pages(d)),
-                 lambda d: _openpose({0: d} if "people" in d or "bodies" in d else d)),
+    "OpenPose": (lambda d: isinstance(d, dict) and ("people" in d or "bodies" in d or _all_pages(d))
+                           or "people" in _first(d),
+                 lambda d: _openpose(dict(enumerate(d)) if isinstance(d, list)
+                                     else {0: d} if "people" in d or "bodies" in d else d)),
     "COCO annotations": (lambda d: isinstance(d, dict) and "images" in d and "annotations" in d, _annotations),
     "MMPose": (lambda d: isinstance(d, dict)
                and (bool(_first(d.get("instance_info"))) or isinstance(d.get("instances"), list))
-               or "instances" in _first(d) or "keypoint_scores" in _first(d) and not _frame_of(_first(d)), _mmpose),
+               or "instances" in _first(d) or "keypoint_scores" in _first(d) and not frame_key(_first(d)), _mmpose),
     "PoseFlow": (lambda d: isinstance(d, dict) and bool(d) and all(p is None or isinstance(p, list) for p in d.values())
                            and "keypoints" in next((_first(p) for p in d.values() if p), {}), _poseflow),
     "kinetics-skeleton": (lambda d: isinstance(d, dict) and "skeleton" in _first(d.get("data")), _kinetics),
@@ -326,8 +362,12 @@ FORMATS = { # name → test of the contents, reader of them
     "landmarks": (_holds_landmarks, _landmarks),
     "table": (lambda d: isinstance(d, dict) and {"columns", "rows"} <= set(d), _table),
     "VideoPose3D": (lambda d: isinstance(d, dict) and isinstance(d.get("positions_2d"), dict), _videopose),
-    "COCO results or AlphaPose": (lambda d: bool(_frame_of(_first(d))) and "keypoints" in _first(d), _results),
-    "arrays": (lambda d: isinstance(d, dict) and "keypoints" in d, _arrays)}
+    "Detectron2": (lambda d: isinstance(d, dict) and {"boxes", "keypoints"} <= set(d)
+                             and isinstance(d["keypoints"], list), _detectron),
+    "COCO results or AlphaPose": (lambda d: bool(frame_key(row := _first(_listed(d)))) and bool(_marks_key(row)),
+                                  lambda d: _results(_listed(d))),
+    "arrays": (lambda d: isinstance(d, dict) and bool(_marks_key(d)) or isinstance(d, list) and _numeric(d),
+               lambda d: _arrays(d | {"keypoints": d[_marks_key(d)]} if isinstance(d, dict) else {"keypoints": d}))}
 
 # %% ../nbs/71_keypoint_formats.ipynb #9a9b4959
 def recognise(
@@ -336,7 +376,7 @@ def recognise(
     "Find the format of a file by its contents, and read them."
     if isinstance(data, (list, dict)) and not data: raise ValueError("nobody was found: it holds nothing at all")
     for test, read in FORMATS.values():
-        if test(data): return read(data)
+        if test(data): return in_layout(read(data))
     inside = data if isinstance(data, dict) else _first(data)
     keys = (f"{'a list of dicts' if inside is not data else 'a dict'} with the keys "
             f"{', '.join(str(k)[:20] for k in list(inside)[:8])}" if inside else f"a {type(data).__name__}")

@@ -8,6 +8,7 @@ __all__ = ['TRAINED_FPS', 'SMOOTH', 'DEFAULT_WEIGHTS', 'to_model_rate', 'to_vide
            'centred_hypotheses', 'lift_clip', 'pose_and_path', 'weights_folder', 'Lifter']
 
 # %% ../nbs/69_lifter.ipynb #2faf144b
+import warnings
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -108,6 +109,9 @@ def layout_of(
     n_joints = np.shape(keypoints)[1] if np.ndim(keypoints) > 1 else 0
     fitting = [name for name, known in LAYOUTS.items() if known.n_joints == n_joints]
     if len(fitting) == 1: return fitting[0]
+    if "body25" in fitting:
+        warnings.warn("25 joints, and layout is not given: body25 assumed; body25b has as many", stacklevel=3)
+        return "body25"
     if fitting: allowed = f"allowed are {', '.join(fitting)}"
     else: allowed = f"no layout known here has as many: {', '.join(LAYOUTS)}, or a Layout from make_layout, are allowed"
     raise ValueError(f"keypoints have {n_joints} joints, and layout is not given; {allowed}")

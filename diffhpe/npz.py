@@ -80,6 +80,24 @@ class _Array(_Standin):
             self.value = raw[0]
         else: self.value = array_from_bytes(raw, dtype.dtype, shape, bool(fortran))
 
+# %% ../nbs/09_npz.ipynb #45d8ae7b
+class _Arrays(_Array):
+    "The same, and object arrays of one or two axes, as nested lists."
+    __slots__ = ()
+    def __init__(self, kind, shape, code):
+        if kind is not _Arrays: raise Refused("builds something other than a plain numpy array")
+        self.value = None
+
+    def build(self, state):
+        _, shape, dtype, fortran, raw = state
+        if not isinstance(dtype, _Dtype) or dtype.dtype != object or shape == (): return super().build(state)
+        lengths = type(shape) is tuple and len(shape) < 3 and all(type(n) is int and n > 0 for n in shape)
+        if not lengths or fortran or not isinstance(raw, list) or len(raw) != math.prod(shape):
+            raise Refused("holds an object array whose shape or contents are no such; "
+                          "up to two lengths, and as many objects, are allowed")
+        n = shape[-1]
+        self.value = raw if len(shape) == 1 else [raw[i*n:(i + 1)*n] for i in range(shape[0])]
+
 # %% ../nbs/09_npz.ipynb #b569ed52
 class _Scalar(_Standin):
     "`numpy.core.multiarray.scalar` in a pickle: becomes a Python number or string at once."
@@ -161,6 +179,10 @@ class _Unpickler(_Careful):
         raise Refused(f"has the instruction {name}{shown} where it builds nothing that is allowed; "
                       "nothing of the file was run")
 
+class _SeveralObjects(_Unpickler):
+    "The same, with object arrays of several objects."
+    find_class = staticmethod(lambda module, name: _Arrays if _find(module, name) is _Array else _find(module, name))
+
 # %% ../nbs/09_npz.ipynb #355b364d
 MAX_BYTES = 2**31  # of a file, of its contents, and of what they unfold to; Human3.6M's take 0.2 GB in float32
 
@@ -172,16 +194,18 @@ def room(
 
 # %% ../nbs/09_npz.ipynb #0407d7e1
 def unpickle_arrays(
-    data:bytes, # a pickle
+    data:bytes,         # a pickle
+    several:bool=False, # object arrays of several objects are allowed, as nested lists
 )->object:      # dicts and lists, at most four deep, of arrays, strings, numbers and None
     "What a pickle holds, if that is arrays and plain Python objects; anything else is refused before it is run."
-    try: top = _Unpickler(io.BytesIO(data), encoding="latin1").load()
+    try: top = (_SeveralObjects if several else _Unpickler)(io.BytesIO(data), encoding="latin1").load()
     except (EOFError, IndexError) as e:
         raise Refused("is no whole pickle: it ends early, or takes more from the stack than lies there") from e
     left = room(len(data))
     def plain(value, depth):
         nonlocal left
         value = value.value if isinstance(value, _Array) and isinstance(value.value, np.ndarray) else value
+        value = value.value if isinstance(value, _Arrays) and isinstance(value.value, list) else value
         left -= 100 + (value.nbytes if isinstance(value, np.ndarray)
                        else len(value) if isinstance(value, (str, bytes)) else 0)
         if left < 0: raise Refused(f"unfolds to more than {room(len(data)):,} bytes, from {len(data):,}")
@@ -268,14 +292,15 @@ def npy_header(
 
 # %% ../nbs/09_npz.ipynb #12dedb28
 def parse_npy(
-    raw:bytes, # of a whole .npy file
-)->object:     # a read-only array, or plain Python objects
+    raw:bytes,          # of a whole .npy file
+    several:bool=False, # object arrays of several objects are allowed, as nested lists
+)->object:              # a read-only array, or plain Python objects
     "An .npy file's array, or what its pickle holds."
     shape, fortran, dtype, start = npy_header(raw)
     if dtype != object: return array_from_bytes(memoryview(raw)[start:], dtype, shape, fortran)
-    if shape != ():
+    if shape != () and not several:
         raise Refused(f"is an object array of shape {str(shape)[:60]}; only one object, of shape (), is allowed")
-    return unpickle_arrays(raw[start:])
+    return unpickle_arrays(raw[start:], several)
 
 # %% ../nbs/09_npz.ipynb #4ec0d21f
 def existing_npz(
@@ -299,8 +324,9 @@ def in_sentences(
 
 # %% ../nbs/09_npz.ipynb #991e38da
 def read_npz(
-    path:str|Path, # of an .npz file
-)->tuple:          # dict of key → array or plain Python object, sha256 of the file
+    path:str|Path,      # of an .npz file
+    several:bool=False, # object arrays of several objects are allowed, as nested lists
+)->tuple:               # dict of key → array or plain Python object, sha256 of the file
     "The contents of an .npz file, pickled dicts among them, without running anything that it says."
     path = existing_npz(path)
     if path.stat().st_size > MAX_BYTES:
@@ -315,5 +341,6 @@ def read_npz(
         raise ValueError(f"{path} says that it unpacks to {size:,} bytes, {size/len(data):.0f} times its own; "
                          f"at most {room(len(data)):,} are allowed")
     for key, info in infos.items():
-        with in_sentences(f"{path}: the key {ascii(key[:80])}"): contents[key] = parse_npy(unpack_member(f, info))
+        with in_sentences(f"{path}: the key {ascii(key[:80])}"):
+            contents[key] = parse_npy(unpack_member(f, info), several)
     return contents, hashlib.sha256(data).hexdigest()

@@ -12,7 +12,7 @@ from pathlib import Path
 from .bvh_export import write_bvh
 from .files import optional
 from .lifted import LiftedMotion
-from .lifted_files import write_csv, write_lifted_json, write_npz
+from .lifted_files import write_csv, write_lifted_json, write_npz, write_trc
 from .viewer import write_viewer
 
 # %% ../nbs/78_write.ipynb #3e7f0a57
@@ -27,7 +27,7 @@ def film_writer(
 
 # %% ../nbs/78_write.ipynb #11c903a1
 # suffix → writer
-WRITERS = {".npz": write_npz, ".csv": write_csv, ".json": write_lifted_json, ".bvh": write_bvh,
+WRITERS = {".npz": write_npz, ".csv": write_csv, ".json": write_lifted_json, ".bvh": write_bvh, ".trc": write_trc,
            ".gif": film_writer("write_gif"), ".mp4": film_writer("write_mp4"), ".html": write_viewer,
            ".htm": write_viewer}
 

@@ -84,6 +84,46 @@ def expected(where):
 
 BUT_HEAD = [j for j in range(17) if j not in (9, 10)]
 
+# --- the trunk, whatever its joints are called
+
+SPINES = { # joint → its parent and offset in metres, y up, between hips and head; the shoulders' line is 0.5 above the hips
+    "Xsens, four chests": dict(Chest=("Hips", (0, .1, 0)), Chest2=("Chest", (0, .1, 0)), Chest3=("Chest2", (0, .1, 0)), Chest4=("Chest3", (0, .1, 0)), Neck=("Chest4", (0, .12, 0))),
+    "LaFAN's proportions": dict(Spine=("Hips", (0, .06, 0)), Spine1=("Spine", (0, .13, 0)), Spine2=("Spine1", (0, .2, 0)), Neck=("Spine2", (0, .13, 0))),
+    "Neck and Neck1": dict(Spine=("Hips", (0, .2, 0)), Spine1=("Spine", (0, .13, 0)), Neck=("Spine1", (0, .2, 0)), Neck1=("Neck", (0, .07, 0))),
+    "Neck below, Neck1 above": dict(Spine=("Hips", (0, .2, 0)), Spine1=("Spine", (0, .1, 0)), Neck=("Spine1", (0, .06, 0)), Neck1=("Neck", (0, .17, 0))),
+    "a neck that begins at the chin": dict(Spine=("Hips", (0, .2, 0)), Spine1=("Spine", (0, .1, 0)), Neck=("Spine1", (0, .33, 0))),
+    "no neck": dict(Spine=("Hips", (0, .2, 0)), Spine1=("Spine", (0, .13, 0))),
+    "one spine joint": dict(Spine=("Hips", (0, .24, 0)), Neck=("Spine", (0, .28, 0))),
+    "one low spine joint, no neck": dict(Spine=("Hips", (0, .1, 0))),
+    "no spine, no neck": {}}
+
+@pytest.mark.parametrize("names", SPINES)
+@pytest.mark.parametrize("limbs", ["LeftUpLeg LeftLeg LeftFoot LeftArm LeftForeArm LeftHand", "LeftHip LeftKnee LeftAnkle LeftShoulder LeftElbow LeftWrist"])
+def test_spine_is_half_way_and_thorax_at_the_shoulders(names, limbs, tmp_path, monkeypatch):
+    spine = dict(SPINES[names])
+    if limbs.startswith("LeftHip"): spine = {re.sub("^Spine", "Chest", n): (re.sub("^Spine", "Chest", p), o) for n, (p, o) in spine.items()}
+    chest = next((n for n in reversed(spine) if "Neck" not in n), "Hips")
+    top, up = next(reversed(spine), "Hips"), {"Hips": 0.}
+    for n, (p, (_, y, _)) in spine.items(): up[n] = up[p] + y
+    body = dict(Hips=(None, (0, .95, 0)), **spine, Head=(top, (0, .68 - up[top], .02)))
+    parts = [name.split("Left")[1] for name in limbs.split()]
+    for side, sign in (("Left", 1), ("Right", -1)):
+        offsets = [(.1, 0, 0), (0, -.43, .01), (0, -.42, -.01), (.18, .5 - up[chest], 0), (.28, 0, 0), (.25, 0, 0)]
+        parents = ["Hips", side + parts[0], side + parts[1], chest, side + parts[3], side + parts[4]]
+        body |= {side + part: (parent, (sign*x, y, z)) for part, parent, (x, y, z) in zip(parts, parents, offsets)}
+    monkeypatch.setitem(globals(), "BODY", body); monkeypatch.setitem(NAMINGS, "own", dict(zip(body, body)))
+    monkeypatch.setattr(sys.modules[__name__], "smooth", lambda n_frames, n, seed: smooth_slow(n_frames, n, seed))
+    make_bvh(tmp_path / "a.bvh", "own")
+    world = read_bvh(tmp_path / "a.bvh", knees=False).astype(float)
+    hip, thorax, line = world[:, 0], world[:, 8], world[:, [11, 14]].mean(1)
+    length = np.linalg.norm(line - hip, axis=-1)
+    assert np.median(np.linalg.norm(thorax - line, axis=-1)/length) < .13
+    assert np.median(np.linalg.norm(world[:, 7] - (hip + thorax)/2, axis=-1)/length) < .13
+    table = next(t for t in JOINT_TABLES.values() if recipe_parts(t["LShoulder"])[0] == (f"Left{parts[3]}",)) | dict(Spine="Head", Thorax="Head")
+    assert np.allclose(read_bvh(tmp_path / "a.bvh", table=table, knees=False)[:, 8], read_bvh(tmp_path / "a.bvh", table=table, knees=False)[:, 7])   # one's own is taken as it is
+
+def smooth_slow(n_frames, n, seed): return np.random.default_rng(seed).uniform(-5, 5, n)*np.sin(np.linspace(0, 3, n_frames))[:, None]
+
 # --- reading
 
 @pytest.mark.parametrize("orders", [("".join(o),) for o in itertools.permutations("XYZ")] + [("ZYX", "ZXY", "YXZ")], ids="-".join)
@@ -191,6 +231,22 @@ def test_a_rest_pose_whose_angles_are_not_zero_is_left_out(tmp_path, fps):
     assert [import_recording(tmp_path / f"{x}.bvh").skipped for x in "bc"] == [0, 1]
     assert np.array_equal(read_bvh(tmp_path / "b.bvh"), read_bvh(tmp_path / "c.bvh"))
 
+@pytest.mark.parametrize("fps", [60, 120, 240])
+def test_no_joint_is_faster_than_20_metres_a_second_into_the_second_frame(tmp_path, fps):
+    "A first frame from which a joint would leap at 21 to 80 m/s is no motion, however small the leap is at this frame rate."
+    make_bvh(tmp_path / "a.bvh", fps=fps, n_frames=fps)
+    text = (tmp_path / "a.bvh").read_text()
+    first = text.split("\n")[text.split("\n").index("MOTION") + 3].split()
+    for angle in (15, 30, 60):
+        row = first.copy(); row[3 + 3*list(BODY).index("LeftArm")] = f"{float(row[3 + 3*list(BODY).index('LeftArm')]) - angle}"
+        (tmp_path / "b.bvh").write_text(before_the_motion(text, " ".join(row)))
+        speed = .53*2*np.sin(np.radians(angle/2))*fps       # of the hand, whose arm is 0.53 m long
+        assert speed < 18 or speed > 22 or fps < 100
+        if speed > 22: assert import_recording(tmp_path / "b.bvh").skipped == 1, (angle, speed)
+        if speed < 8: assert import_recording(tmp_path / "b.bvh").skipped == 0, (angle, speed)
+        if import_recording(tmp_path / "b.bvh").skipped:
+            assert np.array_equal(read_bvh(tmp_path / "b.bvh"), read_bvh(tmp_path / "a.bvh"))
+
 @pytest.mark.parametrize("fps", [24, 30, 120])
 def test_motion_that_begins_at_once_is_no_rest_pose(tmp_path, fps):
     for seed in range(4):
@@ -200,8 +256,8 @@ def test_motion_that_begins_at_once_is_no_rest_pose(tmp_path, fps):
 def test_a_frame_time_that_is_wrong_can_be_said(tmp_path):
     make_bvh(tmp_path / "a.bvh", fps=120, n_frames=121)
     (tmp_path / "b.bvh").write_text((tmp_path / "a.bvh").read_text().replace("Frame Time:\t0.0083333", "Frame Time: .0416667"))
-    assert len(read_bvh(tmp_path / "b.bvh")) == 251 and np.array_equal(read_bvh(tmp_path / "b.bvh", file_fps=120), read_bvh(tmp_path / "a.bvh"))
-    assert import_recording(tmp_path / "b.bvh", file_fps=120).file_fps == 120
+    assert len(read_bvh(tmp_path / "b.bvh")) == 251 and np.array_equal(read_bvh(tmp_path / "b.bvh", source_fps=120), read_bvh(tmp_path / "a.bvh"))
+    assert import_recording(tmp_path / "b.bvh", source_fps=120).file_fps == 120
 
 def test_a_table_of_ones_own(tmp_path, monkeypatch):
     make_bvh(tmp_path / "a.bvh")
@@ -347,7 +403,7 @@ def test_the_command_ends_with_a_sentence(command, folder, tmp_path):
     assert not list(tmp_path.iterdir())               # nothing is left behind
 
 WRONG = dict(subject=("(", "subject is '(', which is no regular expression"), fps=(0, "fps is 0; 1 to 1000 is allowed"), unit=("-1", "the unit '-1' is unknown; m, cm"), up=("x", "up is 'x'; 'y' and 'z' are allowed"),
-             skip=(-1, "skip is -1; a whole number of frames"), file_fps=(2000, "file_fps is 2000; 1 to 1000 is allowed"), table=("mine", "the joint table 'mine' is unknown; bandai, cmu"))
+             skip=(-1, "skip is -1; a whole number of frames"), source_fps=(2000, "source_fps is 2000; 1 to 1000 is allowed"), table=("mine", "the joint table 'mine' is unknown; bandai, cmu"))
 
 @pytest.mark.parametrize("option", list(WRONG))
 @pytest.mark.parametrize("skip_bad", [False, True])
@@ -391,7 +447,7 @@ def test_bad_files_are_listed_or_left_out(command, tmp_path):
 
 def test_options_reach_the_files(command, folder, tmp_path):
     (tmp_path / "table.json").write_text(json.dumps(JOINT_TABLES["cmu"]))
-    done = command(folder, tmp_path / "data_3d_x.npz", "--table", tmp_path / "table.json", "--skip_bad", "--test", "Ann,Cyd", "--fps", 25, "--skip", 3, "--file_fps", 15, "--unit", "0.012", "--subject", "^(\\w+)/")
+    done = command(folder, tmp_path / "data_3d_x.npz", "--table", tmp_path / "table.json", "--skip_bad", "--test", "Ann,Cyd", "--fps", 25, "--skip", 3, "--source_fps", 15, "--unit", "0.012", "--subject", "^(\\w+)/")
     assert done.returncode == 0, done.stderr
     motion = read_motion(tmp_path / "data_3d_x.npz")
     assert (motion.fps, motion.subjects_train, motion.subjects_test) == (25, ("Eve",), ("Ann", "Cyd")) and "given (6)" in done.stdout and "0.012 m (6)" in done.stdout
@@ -408,6 +464,28 @@ def test_one_person_is_divided_only_by_name(command, tmp_path):
     assert {s: list(a) for s, a in read_motion(tmp_path / "data_3d_one.npz").positions.items()} == {"131": ["motion 01"], "131-test": ["motion 02"]}
     data = load_dataset("one", tmp_path, keypoints="gt")
     assert [len(data.train), len(data.test), len(data.train[0])] == [4, 4, 59]
+
+@pytest.mark.parametrize("names, test", [(["131_01"], "131"), (["131_01"], "all"), (["131_01"], "131/motion 01"), (["131_01", "131_02"], "131"), (["a_walk", "b_walk"], "all"), (["a_walk", "b_walk"], "a,b")])
+def test_data_for_evaluation_alone(command, tmp_path, names, test):
+    for name in names: (tmp_path / f"{name}.bvh").write_text(EXCERPT.read_text())
+    done = command(tmp_path, tmp_path / "data_3d_eval.npz", "--test", test)
+    assert done.returncode == 0 and "to train on: nobody; to test on: " in done.stdout and "for evaluation alone" in done.stdout, done.stdout + done.stderr
+    motion = read_motion(tmp_path / "data_3d_eval.npz")
+    assert motion.subjects_train == () and sum(map(len, motion.positions.values())) == len(names)
+    data = load_dataset("eval", tmp_path, keypoints="gt")
+    assert (len(data.train), len(data.test)) == (0, 4*len(names)) and np.isfinite(data.test[0].poses).all()
+
+def test_short_recordings_are_left_out_and_said(command, tmp_path):
+    for who in "ab":
+        make_bvh(tmp_path / f"in/{who}/walk_1.bvh"); make_bvh(tmp_path / f"in/{who}/walk_2.bvh", n_frames=15)   # 25 frames at 50 fps
+    make_bvh(tmp_path / "in/c/walk_1.bvh", n_frames=2)
+    done = command(tmp_path / "in", tmp_path / "data_3d_short.npz")
+    assert done.returncode == 0 and done.stdout.count("left out: ") == 3 and "3 of 5 recordings are too short and left out: " in done.stderr, done.stdout + done.stderr
+    assert "walk_2.bvh: it has 24 frames at 50 fps; a window needs 27" in done.stdout and "2 recordings of 2 subjects" in done.stdout
+    assert {s: list(a) for s, a in read_motion(tmp_path / "data_3d_short.npz").positions.items()} == {"a": ["walk 1"], "b": ["walk 1"]}
+    only = tmp_path / "only"; make_bvh(only / "a/walk.bvh", n_frames=10)
+    done = command(only, tmp_path / "data_3d_none.npz")
+    assert done.returncode == 1 and "all 1 recordings are too short" in done.stderr and "Traceback" not in done.stderr
 
 def test_swapped_names_of_the_excerpt_are_refused(command, tmp_path):
     for who in "ab": (tmp_path / f"{who}_walk.bvh").write_text(exchange_sides(EXCERPT.read_text()))

@@ -249,3 +249,21 @@ def test_everything_can_be_reached_without_a_mouse():
 def test_the_script_is_javascript(tmp_path):
     (tmp_path/"page.js").write_text(Page(viewer_html(motion())).scripts[1], encoding="utf-8")
     assert not subprocess.run(["node", "--check", tmp_path/"page.js"], capture_output=True, text=True).stderr
+
+def test_trc_holds_the_joints_where_they_are(tmp_path):
+    "Read by the form's description: six lines of head, then frame, time and places with y up."
+    rng = np.random.default_rng(0)
+    poses = rng.normal(size=(7, 17, 3)); poses[:, 0] = 0
+    motion = LiftedMotion(poses, fps=29.97, first_frame=12, trajectory=rng.normal(size=(7, 3)) + [0, 0, 5])
+    [(path, says)] = write(motion, tmp_path/"walk.trc").items()
+    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n")]
+    assert lines[0] == ["PathFileType", "4", "(X/Y/Z)", "walk.trc"] and lines[-1] == [""] and "places" in says
+    head = dict(zip(lines[1], lines[2], strict=True))
+    assert (head["NumFrames"], head["NumMarkers"], head["Units"], head["DataRate"]) == ("7", "17", "m", "29.97")
+    names = lines[3][2::3]
+    assert lines[3][:2] == ["Frame#", "Time"] and len(set(names)) == 17 and not any(" " in n or "/" in n for n in names)
+    rows = np.array(lines[6:-1], float)
+    assert rows.shape == (7, 2 + 51) and rows[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    np.testing.assert_allclose(rows[:, 1], (12 + np.arange(7))/29.97, atol=1e-6)
+    places = motion.poses + motion.trajectory[:, None]
+    np.testing.assert_allclose(rows[:, 2:].reshape(7, 17, 3), np.stack([places[..., 0], -places[..., 1], -places[..., 2]], -1), atol=1e-5)

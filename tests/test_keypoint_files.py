@@ -9,6 +9,7 @@ from diffhpe.lifted import LiftedMotion
 from diffhpe.keypoint_files import DetectedClip, open_keypoint_file, people_in, read_keypoint_file, write_keypoint_npz
 from diffhpe.keypoint_formats import FORMATS
 from diffhpe.layouts import JOINTS, LAYOUTS, to_h36m
+from diffhpe.skeleton import H36M_17
 from diffhpe.trajectory import Intrinsics
 
 LAYOUT_OF = {17: "coco", 18: "coco18", 25: "body25", 26: "halpe26"}
@@ -137,25 +138,116 @@ def videopose(folder, rows):
     np.savez(folder/"data_2d_custom_a.npz", positions_2d={"a.mp4": {"custom": [rows[..., :2].astype("f4")]}},
              metadata={"layout_name": "coco", "num_joints": 17, "keypoints_symmetry": [[1], [2]], "video_metadata": {"a.mp4": {"w": 640, "h": 480}}}); return folder/"data_2d_custom_a.npz"
 
-ONE_PERSON = [poseflow, alphapose_merged, kinetics, ultralytics, json_lines, landmarks, landmark_lists, wide, wide_numbers, long, labels, videopose]
+def detectron2(folder, rows):
+    "As VideoPose3D's infer_video_d2.py: for each frame [nothing, (n, 4, 17)], with x, y, a zero and the confidence, in an object array of shape (F, 2)."
+    keypoints = np.empty((len(rows), 2), object); boxes, segments = keypoints.copy(), np.array([None]*len(rows))
+    for f, row in enumerate(rows):
+        keypoints[f] = [[], np.stack([row[:, 0], row[:, 1], 0*row[:, 0], row[:, 2]])[None].astype("f4") if row.any() else []]
+        boxes[f] = [[], np.array([[0, 0, 9, 9, .9]], "f4") if row.any() else []]
+    np.savez_compressed(folder/"a.mp4.npz", boxes=boxes, segments=segments, keypoints=keypoints, metadata={"w": 640, "h": 480}); return folder/"a.mp4.npz"
+
+def deeplabcut(folder, rows):
+    names, order = JOINTS["coco"].split(), np.random.default_rng(0).permutation(17)       # joints in any order
+    parts = [names[k] for k in order for _ in "xyp"]
+    head = [["scorer", *["DLC_resnet50"]*51], ["bodyparts", *parts], ["coords", *["x", "y", "likelihood"]*17]]
+    cells = [[f, *("" if not np.any(row) else v for k in order for v in row[k])] for f, row in enumerate(rows.tolist())]
+    (folder/"dlc.csv").write_text("\n".join(",".join(map(str, row)) for row in head + cells)); return folder/"dlc.csv"
+
+def deeplabcut_people(folder, rows):
+    text = deeplabcut(folder, rows).read_text().split("\n")
+    (folder/"dlc.csv").write_text("\n".join([text[0], ",".join(["individuals", *["5"]*51]), *text[1:]])); return folder/"dlc.csv"
+
+def sleap(folder, rows):
+    lines = ["track,frame_idx,instance.score," + ",".join(f"{j}.{a}" for j in JOINTS["coco"].split() for a in ("x", "y", "score"))]
+    lines += [f"5,{f},.9," + ",".join(map(str, flat(row))) for f, row in there(rows)]
+    (folder/"sleap.csv").write_text("\n".join(lines)); return folder/"sleap.csv"
+
+def wide_camel(folder, rows):
+    camel = lambda name: name.split("_")[0] + "".join(part.title() for part in name.split("_")[1:])
+    return wide(folder, rows, camel, sep=".")
+
+def wide_sorted(folder, rows):
+    "As pandas sorts columns: x_0, x_1, x_10, …"
+    columns = sorted((f"{a}_{k}", k, n) for k in range(17) for n, a in enumerate(("x", "y", "vis")))
+    lines = [",".join(["frame", *(name for name, *_ in columns)]), *(",".join([str(f), *(str(row[k][n]) for _, k, n in columns)]) for f, row in enumerate(rows.tolist()))]
+    (folder/"sorted.csv").write_text("\n".join(lines)); return folder/"sorted.csv"
+
+def marks_by_name(folder, rows):
+    pages = [{name: dict(x=x, y=y, z=0, visibility=c) for name, (x, y, c) in zip(map(str.upper, JOINTS["coco"].split()), row)} if np.any(row) else {} for row in rows.tolist()]
+    (folder/"names.json").write_text(json.dumps(pages)); return folder/"names.json"
+
+def marks_by_number(folder, rows):
+    pages = {str(f): {str(k): dict(x=x, y=y, z=0, visibility=c) for k, (x, y, c) in enumerate(row)} if np.any(row) else {} for f, row in enumerate(rows.tolist())}
+    (folder/"numbers.json").write_text(json.dumps(pages)); return folder/"numbers.json"
+
+def marks_as_numbers(folder, rows):
+    pages = [{"frame": f, "landmarks": [[x, y, -.1, c] for x, y, c in row] if np.any(row) else []} for f, row in enumerate(rows.tolist())]
+    (folder/"marks.json").write_text(json.dumps(pages)); return folder/"marks.json"
+
+def appended(folder, rows):
+    "What Ultralytics' result.to_json() gives for each frame, written one behind the other."
+    pages = json.loads(ultralytics(folder, rows).read_text())
+    (folder/"a.json").write_text("\n".join(json.dumps(page, indent=2) for page in pages)); return folder/"a.json"
+
+def openpose_lines(folder, rows):
+    (folder/"a.jsonl").write_text("\n".join(json.dumps({"people": [{"pose_keypoints_2d": flat(row)}] if np.any(row) else []}) for row in rows.tolist())); return folder/"a.jsonl"
+
+def annotations_in_another_order(folder, rows):
+    path, order = coco_annotations(folder, {None: visible_only(rows)}, 0), np.random.default_rng(0).permutation(17)
+    data = json.loads(path.read_text()); data["categories"][0]["keypoints"] = [data["categories"][0]["keypoints"][k] for k in order]
+    for mark in data["annotations"]: mark["keypoints"] = [v for k in order for v in mark["keypoints"][3*k:3*k + 3]]
+    path.write_text(json.dumps(data)); return path
+
+ONE_PERSON = [poseflow, alphapose_merged, kinetics, ultralytics, json_lines, landmarks, landmark_lists, wide, wide_numbers, long, labels, videopose,
+              detectron2, deeplabcut, deeplabcut_people, sleap, wide_camel, wide_sorted, marks_by_name, marks_by_number, marks_as_numbers, appended, openpose_lines, annotations_in_another_order]
+BY_NAME, SIZED = (poseflow, alphapose_merged, ultralytics, json_lines, long, labels, deeplabcut_people, sleap, appended), (videopose, detectron2, annotations_in_another_order)
 
 @pytest.mark.parametrize("write", ONE_PERSON)
 def test_other_kinds_read_back(write, tmp_path):
     rows = known().clip(None, [np.inf, np.inf, 1])
     clip = read_keypoint_file(write(tmp_path, rows))
-    if write is videopose: rows[..., 2] = rows[..., 0] != 0
+    if write in (videopose, annotations_in_another_order): rows[..., 2] = rows[..., 0] != 0
     np.testing.assert_array_equal(clip.keypoints, clip_of(rows).keypoints); np.testing.assert_allclose(clip.confidence, clip_of(rows).confidence)
-    assert clip.layout == "coco" and clip.image_size == ((640, 480) if write is videopose else None) and np.diff(clip.frames).tolist() == [1]*11
-    assert str(clip.person) == ("5" if write in (poseflow, alphapose_merged, ultralytics, json_lines, long, labels) else "None")
+    assert clip.layout == "coco" and clip.image_size == ((640, 480) if write in SIZED else None) and np.diff(clip.frames).tolist() == [1]*11
+    assert str(clip.person) == ("5" if write in BY_NAME else "None")
 
 def test_one_page_is_one_frame(tmp_path):
     row = known()[0]
     for page in ({"people": [{"pose_keypoints_2d": flat(row)}]}, {"bodies": [{"joints": flat(row)}]}, {"instances": instances({None: known()}, 0)},
-                 instances({None: known()}, 0), {"landmarks": [dict(x=x, y=y, visibility=c) for x, y, c in row]}):
+                 instances({None: known()}, 0), {"landmarks": [dict(x=x, y=y, visibility=c) for x, y, c in row]},
+                 {"image": "a.jpg", "keypoints": row.tolist()}, {"keypoints": flat(row)}, row.tolist(), {"image_id": 7, "keypoints": flat(row), "score": .9},
+                 [{"image_id": 7, "keypoints": flat(row)}], {"keypoints": [dict(x=x, y=y, score=c) for x, y, c in row]},
+                 {"0.jpg": [{"keypoints": flat(row), "idx": 1}]}, {str(k): dict(x=x, y=y, visibility=c) for k, (x, y, c) in enumerate(row)},
+                 {"data": [{"frame_index": 1, "skeleton": [{"pose": [v for x, y, _ in row for v in (x, y)], "score": [c for *_, c in row]}]}]}):
         (tmp_path/"a.json").write_text(json.dumps(page))
         np.testing.assert_array_equal(read_keypoint_file(tmp_path/"a.json").keypoints, clip_of(row[None]).keypoints)
     path = labels(tmp_path, known())/"v_1.txt"
     np.testing.assert_array_equal(read_keypoint_file(path).keypoints, clip_of(row[None]).keypoints)
+
+def test_several_people_of_detectron2_are_followed(tmp_path):
+    path, (a, b) = detectron2(tmp_path, known()), (known(missing=()), known(missing=(), shift=500, seed=1))
+    keypoints = np.empty((12, 2), object)
+    for f in range(12): keypoints[f] = [[], np.stack([np.stack([one[:, 0], one[:, 1], 0*one[:, 0], one[:, 2]]) for one in ((a[f], b[f]) if f % 2 else (b[f], a[f]))])]
+    np.savez(path, boxes=keypoints, segments=np.array([None]*12), keypoints=keypoints, metadata={"w": 64, "h": 48})
+    clips = [read_keypoint_file(path, person=who) for who in people_in(path)]
+    assert sorted(np.nanmax(np.abs(clip.keypoints - one[..., :2])) < 1e-3 for clip in clips for one in (a, b)) == [False, False, True, True]
+
+def test_the_rate_of_a_video_is_taken_from_videopose3d(tmp_path):
+    for fps in (None, 25): 
+        meta = {"layout_name": "coco", "video_metadata": {"a": {"w": 640, "h": 480} | ({"fps": fps} if fps else {})}}
+        np.savez(tmp_path/"a.npz", positions_2d={"a": {"custom": [known()[..., :2]]}}, metadata=meta)
+        assert read_keypoint_file(tmp_path/"a.npz").fps == fps
+
+@pytest.mark.parametrize("name, content", [("a.trc", b"PathFileType\t4\t(X/Y/Z)\ta.trc\nDataRate\n"), ("a.h5", b"\x89HDF\r\n\x1a\n"), ("a.mp4", b"\0\0\0 ftypisom\xff\xfe"), ("a.xml", b"<xml>"), ("a.csv", b"a;b\n1;2\n"), ("a.c3d", b"\x02\x50\xff\xfe"), ("a.json", b"{")])
+def test_what_is_not_read_gets_a_sentence_that_names_what_is(name, content, tmp_path):
+    (tmp_path/name).write_bytes(content)
+    with pytest.raises(ValueError) as e: open_keypoint_file(tmp_path/name)
+    assert str(e.value).startswith(f"{tmp_path/name}: ") and "JSON, JSON lines, CSV with a header, .npz archives and Ultralytics' .txt labels are read" in str(e.value)
+
+def test_unknown_names_are_no_layout(tmp_path):
+    "17 joints of a table are COCO's by their number only where they have no names."
+    path = wide(tmp_path, known(), lambda name: "my " + name)
+    assert read_keypoint_file(path).layout is None and read_keypoint_file(path, "coco").layout == "coco"
 
 WITH_IDS = [openpose, alphapose, coco_results, mmpose, mmpose_meta, coco_annotations]
 
@@ -255,7 +347,7 @@ def test_all_are_those_who_are_really_there(tmp_path):
     path = coco_results(tmp_path, people | {50 + f: seen_in({f}, f) for f in range(0, 100, 3)})
     asked, said = lifted(path, (1920, 1080), person="all", fps=25)
     assert [(one["person"], len(one["keypoints"])) for one in asked] == [("7", 100), ("4", 30)]
-    assert len(said) == 1 and said[0].endswith(" and 30 others")
+    assert len(said) == 2 and said[0].endswith(" and 30 others") and "make a body" not in said[1]   # of joints at random
     assert said[0].startswith(f"{path}: 35 of 37 people are seen in fewer than 13 frames and left out: 5, ")
     assert [len(one["keypoints"]) for one in lifted(path, (1920, 1080), person="5", fps=25)[0]] == [10]   # by name, yes
 
@@ -370,7 +462,7 @@ def changed(data, rng):
         else: at[rng.choice(["people", "keypoints", "frames", "fps", "x"])] = at.pop(key)
         return data
 
-@pytest.mark.parametrize("write", [*WRITERS, poseflow, kinetics, ultralytics, landmarks, landmark_lists, videopose])
+@pytest.mark.parametrize("write", [*WRITERS, poseflow, kinetics, ultralytics, landmarks, landmark_lists, videopose, detectron2, marks_by_name, marks_by_number, marks_as_numbers])
 def test_damaged_files_are_read_or_refused(write, tmp_path):
     path, rng, n_read = write(tmp_path, known(F=6)) if write in ONE_PERSON else write(tmp_path, {None: known(F=6, missing=(5,)), 3: known(F=6, missing=(), shift=500, seed=1)} if write in WITH_IDS else {None: known(F=6)}), random.Random(0), 0
     file = sorted(path.glob("*.json"))[2] if path.is_dir() else path
@@ -390,7 +482,7 @@ def test_damaged_files_are_read_or_refused(write, tmp_path):
             file.write_text(json.dumps(broken)); n_read += read_or_refuse(path)
         assert 10 < n_read < 240
 
-@pytest.mark.parametrize("write", [json_lines, wide, wide_numbers, long, labels])
+@pytest.mark.parametrize("write", [json_lines, wide, wide_numbers, long, labels, deeplabcut, deeplabcut_people, appended])
 def test_damaged_texts_are_read_or_refused(write, tmp_path):
     path, rng = write(tmp_path, known(F=6)), random.Random(0)
     file = sorted(path.glob("*.txt"))[2] if path.is_dir() else path
@@ -409,3 +501,32 @@ def test_damaged_arrays_are_read_or_refused(tmp_path):
         np.savez(path, **{k: wrong[rng.integers(len(wrong))] if rng.random() < .2 else v for k, v in good.items() if rng.random() < .95})
         read_or_refuse(path)
     for K in LAYOUTS: assert len(JOINTS[K].split()) == LAYOUTS[K].n_joints
+
+# --- which joints they are
+
+def walker(layout, frames=40):
+    "(F, K, 3) of a walker before a camera, in the joints of a layout, as OpenPose and others would write them."
+    from diffhpe.datasets import embedded_motion
+    from diffhpe.layouts import body_points
+    from diffhpe.virtual import random_cameras, recentre
+    camera, at = random_cameras(1, 0)[0], body_points(recentre(embedded_motion()[0]["S9"]["Walking 1"])[:9*frames:9])
+    pixels = camera.project(camera.world_to_camera(np.stack([at[j] for j in LAYOUTS[layout].joints], 1)))
+    return np.concatenate([pixels, np.full((*pixels.shape[:2], 1), .9)], -1).round(3), camera.resolution
+
+@pytest.mark.parametrize("layout, other", [("body25b", "body25"), ("body25", "body25b"), ("h36m", "coco")])
+def test_the_assumed_layout_is_said_and_so_is_what_makes_no_body(layout, other, tmp_path):
+    rows, size = walker(layout)
+    path = coco_results(tmp_path, {None: rows})
+    said = lifted(path, size, None, fps=50)[1]
+    K, usual = rows.shape[1], {25: "body25", 17: "coco"}[rows.shape[1]]
+    assert f"{path} does not say which joints these are: {K} joints: {usual} assumed" in said
+    assert any(f"as {layout!r} they make a body" in s for s in said) == (layout != usual)
+    assert lifted(path, size, layout, fps=50)[1] == []
+    [asked], said = lifted(path, size, other, fps=50)
+    assert len(said) == 1 and said[0].startswith(f"{path} looks odd as joints of the layout {other!r}: ") and f"; as {layout!r} they make a body" in said[0]
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_makes_the_same_limbs(layout):
+    limbs = [j for j, name in enumerate(H36M_17.names) if name[0] in "LR"]
+    (rows, _), (truth, _) = walker(layout), walker("h36m")
+    np.testing.assert_allclose(to_h36m(rows[..., :2], layout)[0][:, limbs], truth[:, limbs, :2], atol=.01)
