@@ -236,3 +236,20 @@ def test_diffpose(place):
     sample_at(denoise, run["start"], schedule, times, 1., step_noise=dict(zip(times, run["noise"])), callback=lambda t, x: walked.append(x))
     near(torch.stack(seen), run["x0"])
     if "xs" in run: near(torch.stack([run["start"], *walked]), run["xs"])
+
+# --- a file, whoever wrote it
+
+@pytest.mark.parametrize("name, prefix, system", [("d3dp", "model/", "D3DP"), ("diffpose", "diff/", "DiffPose"), ("diffpose", "pose/", "DiffPose"), ("csdi", "tcd/model/", "CSDI"),
+                                                  ("csdi", "lift/model/", "CSDI"), ("csdi", "jointwise/model/", "CSDI"), ("mixste243", "model/", "MixSTE")])
+def test_a_released_file_is_recognised(name, prefix, system, place, tmp_path):
+    "Saved as its release saves it, a file becomes the model of its weights, which says in one sentence what it is."
+    from diffhpe.released import load_released
+    w = numbers(name, place).under(prefix)
+    if not w: pytest.skip(f"the part in tests/data has no weights {prefix}")
+    moduled, said = {f"module.{k}": v for k, v in w.items()}, []
+    beside = {"epoch": 7, "lr": 1e-5, "random_state": np.random.RandomState(3), "optimizer": {}}
+    torch.save({"D3DP": beside | {"model_pos": moduled}, "MixSTE": beside | {"model_pos": moduled}, "DiffPose": [moduled, {}, 80, 5, dict(w)]}.get(system, dict(w)), tmp_path/"file.pth")
+    model, plain = load_released(tmp_path/"file.pth", tell=said.append), load_released(dict(w))
+    assert type(model) is type(plain) and all(torch.equal(v, plain.state_dict()[k]) for k, v in model.state_dict().items())
+    assert len(said) == 1 and f"holds {system}" in said[0] and "parameters" in said[0] and "\n" not in said[0]
+    with pytest.raises(ValueError, match=f"holds {system}.*DiffHPE.* is needed"): load_released(tmp_path/"file.pth", system="DiffHPE")
