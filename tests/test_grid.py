@@ -10,7 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from diffhpe.grid import is_finished, main, read_grid
+from diffhpe.config import Experiment
+from diffhpe.files import ROOT
+from diffhpe.grid import is_finished, main, read_grid, read_pairs
 from diffhpe.results import run_folder, write_json
 
 GRID = """
@@ -99,3 +101,22 @@ def test_a_wrong_grid_says_so_before_anything_runs(tmp_path, capsys):
     with pytest.raises(SystemExit) as end: main([str(tmp_path/"grid.yaml"), "--sections", "ugly"])
     assert end.value.code == 2 and "there is no section 'ugly'" in capsys.readouterr().err
     assert not (tmp_path/"results").exists()
+
+@pytest.mark.parametrize("how", ["grid file", "grid -p", "papermill -p", "papermill -y", "papermill -f"])
+def test_a_number_is_the_same_however_it_is_given(how, tmp_path):
+    "What papermill hands over is looked at in the notebook that it prepares. 010 in its -y and -f it reads itself, as YAML's octal number."
+    given = dict(learning_rate="1e-4", epochs="1e3", seed="11" if how[-2:] in ("-y", "-f") else "010", noise="1E+1", batch_size="8")
+    block = "".join(f"{name}: {value}\n" for name, value in given.items())
+    pairs = [part for pair in given.items() for part in ("-p", *pair)]
+    if how.startswith("grid"):
+        lines = block if how == "grid file" else "model: all\n"
+        (tmp_path/"a.yaml").write_text("sections:\n  a:\n  - " + lines.strip().replace("\n", "\n    "))
+        [run] = read_grid(tmp_path/"a.yaml", **read_pairs(list(given.items()) if how == "grid -p" else []))
+    else:
+        (tmp_path/"p.yaml").write_text(block)
+        options = {"-p": pairs, "-y": ["-y", block], "-f": ["-f", str(tmp_path/"p.yaml")]}[how[-2:]]
+        subprocess.run([sys.executable, "-m", "papermill", "--prepare-only", str(ROOT/"nbs/run_experiment.ipynb"), str(tmp_path/"out.ipynb"), *options], check=True, stdin=subprocess.DEVNULL, capture_output=True)
+        [cell] = [c for c in json.loads((tmp_path/"out.ipynb").read_text())["cells"] if "injected-parameters" in c["metadata"].get("tags", [])]
+        names = {}; exec("".join(cell["source"]), names)
+        run = Experiment(**{name: names[name] for name in given})
+    assert (run.learning_rate, run.epochs, run.seed, run.noise, run.batch_size) == (.0001, 1000, int(given["seed"]), 10, 8)
