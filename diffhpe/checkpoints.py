@@ -27,7 +27,7 @@ from .files import write_atomically
 from .mixste import MixSTE
 from .models import DiffHPE, GraphLifter
 from .names import load_weights
-from .plain import a_number, a_text, either, named, one_of, read_json, record, rows_of
+from .plain import a_number, a_text, either, named, one_of, read_json, record, rows_of, words_of
 from .skeleton import H36M_17
 
 # %% ../nbs/48_checkpoints.ipynb #99072dd9
@@ -110,14 +110,14 @@ def read_tensors(
         with safe_open(path, "pt") as f:
             metadata = f.metadata() or {}
             if wrong := [k for k in metadata if k not in (*names, "checksum", "format")]:
-                raise ValueError(f"{path} is damaged, or not of this project: its header has the text {wrong[0][:60]!r}; "
-                                 f"{', '.join((*names, 'checksum'))} are allowed")
+                raise ValueError(f"{path} is damaged, or not of this project: its header has the text "
+                                 f"{wrong[0][:60]!r}; {', '.join((*names, 'checksum'))} are allowed")
             if lacking := [k for k in names if k not in metadata]:
-                raise ValueError(f"{path} has no {lacking[0]!r} in its header, as what is read here needs it")
+                raise ValueError(f"{path} has no {lacking[0]!r} in its header, where it is needed")
             check_file(path)
             return metadata, {k: f.get_tensor(k) for k in f.keys()}
     except (SafetensorError, OSError) as e:
-        raise ValueError(f"{path} is not a whole safetensors file ({' '.join(str(e).split())[:200]})") from e
+        raise ValueError(f"{path} is not a whole safetensors file ({words_of(e, 200)})") from e
 
 # %% ../nbs/48_checkpoints.ipynb #1da7c079
 def model_config(
@@ -187,8 +187,8 @@ def build_within(
     for arguments in (config["arguments"], config.get("backbone", {})):
         for k, most in limits.items():
             if arguments.get(k, 0) > most:
-                raise ValueError(f"{k} is {arguments[k]}, and the weights beside it are of {len(shapes)} tensors of at most "
-                                 f"{largest} rows")
+                raise ValueError(f"{k} is {arguments[k]}, and the weights beside it are of {len(shapes)} tensors "
+                                 f"of at most {largest} rows")
     with _Room(10**6 + 3*sum(map(math.prod, shapes.values()))): return build_model(config)
 
 # %% ../nbs/48_checkpoints.ipynb #7069acc4
@@ -215,10 +215,10 @@ def described_model(
     try:
         with safe_open(weights, "pt") as f: shapes = {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}
     except (SafetensorError, OSError) as e:
-        raise ValueError(f"{weights} is not a whole safetensors file ({' '.join(str(e).split())[:200]})") from e
+        raise ValueError(f"{weights} is not a whole safetensors file ({words_of(e, 200)})") from e
     try: return build_within(read_json(file, CONFIG, 10**6), shapes)
     except Exception as e:  # of PyTorch's, too
-        told = " ".join(str(e).removeprefix(f"{file}: ").split())[:300]
+        told = words_of(str(e).removeprefix(f"{file}: "))
         raise ValueError(f"{file} does not describe a model of this project ({told}); "
                          "it must hold what `save_checkpoint` writes") from e
 

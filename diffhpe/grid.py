@@ -29,7 +29,7 @@ from .config import NUMBER, Experiment, parameter_names, read_number
 from .experiments import trainings
 from .files import ROOT
 from .parallel import held
-from .plain import a_text, check_plain, in_short, one_of, read_json, record, rows_of
+from .plain import MAX_DEPTH, a_text, check_plain, in_short, one_of, read_json, record, rows_of, words_of
 from .results import run_folder, run_id
 
 # %% ../nbs/56_grid.ipynb #1d5791b7
@@ -47,7 +47,10 @@ def runs_of_block(
 
 # %% ../nbs/56_grid.ipynb #1dd05494
 class _Loader(yaml.SafeLoader):
-    "YAML whose numbers are those of `read_number`."
+    "YAML whose numbers are those of `read_number`, and whose brackets are not too deep."
+    def fetch_flow_collection_start(self, kind): # every further level makes PyYAML slower
+        if self.flow_level > MAX_DEPTH: raise yaml.YAMLError("its lists are nested too deep")
+        super().fetch_flow_collection_start(kind)
 
 _Loader.yaml_implicit_resolvers = {
     start: [(tag, form) for tag, form in ways if not tag.endswith((":int", ":float"))]
@@ -72,9 +75,10 @@ def read_file(
         if (size := Path(path).stat().st_size) > MAX_GRID:
             raise ValueError(f"it has {size:,} bytes; at most {MAX_GRID:,} are read")
         check_plain(grid := read_yaml(Path(path).read_bytes().decode()), most=10**5)
-    except RecursionError as e: raise ValueError(f"{path} cannot be read as a grid: its lists are nested too deep") from e
+    except RecursionError as e:
+        raise ValueError(f"{path} cannot be read as a grid: its lists are nested too deep") from e
     except Exception as e:  # of YAML's constructors, too
-        raise ValueError(f"{path} cannot be read as a grid: {' '.join(str(e).split())[:400]}") from e
+        raise ValueError(f"{path} cannot be read as a grid: {words_of(e)}") from e
     def need(ok, words):
         if not ok: raise ValueError(f"{path} is not a grid: {words}")
     need(isinstance(grid, dict) and isinstance(grid.get("sections"), dict)
@@ -125,7 +129,7 @@ def read_grid(
             if (number := number + len(given)) > MAX_RUNS: raise ValueError(f"there are more than {MAX_RUNS:,} runs")
             for experiment in (Experiment(**run) for run in given): runs.setdefault(run_id(experiment), experiment)
         except (ValueError, TypeError, KeyError, AttributeError) as e:
-            raise ValueError(f"section {in_short(name)} of {path}: {' '.join(str(e).split())[:1500]}") from e
+            raise ValueError(f"section {in_short(name)} of {path}: {words_of(e, 1500)}") from e
     return list(runs.values())
 
 # %% ../nbs/56_grid.ipynb #8e971bd6
@@ -167,8 +171,8 @@ def notebook_of(
     return run_folder(experiment).parent/"grid"/f"{run_id(experiment)}.ipynb"
 
 # %% ../nbs/56_grid.ipynb #81091ada
-_NOTEBOOK = record(dict(cells=rows_of(record({}, dict(outputs=rows_of(record(dict(output_type=a_text()),
-                                                                             dict(ename=a_text(), evalue=a_text(10**6)))))))))
+_OUTPUT = record(dict(output_type=a_text()), dict(ename=a_text(), evalue=a_text(10**6)))
+_NOTEBOOK = record(dict(cells=rows_of(record({}, dict(outputs=rows_of(_OUTPUT))))))
 
 def notebook_error(
     path:str|Path, # an executed notebook
@@ -248,8 +252,8 @@ def grid_executor(
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         executor.update_parameters(**dict(timeout_min=60*24*7) | dict(settings or {}))
     except Exception as e:
-        raise ValueError(f"jobs cannot be started with cluster={cluster!r}, settings {dict(settings or {})}: "
-                         f"{' '.join(str(e).split())[:500]}") from e
+        told = f"cluster={cluster!r}, settings {dict(settings or {})}: {words_of(e, 500)}"
+        raise ValueError(f"jobs cannot be started with {told}") from e
     return executor
 
 def _looked_at(runs, finished):
@@ -311,7 +315,7 @@ def _ended(experiment, job, slot, started):
     error = job.exception()
     told = [line for line in str(error).splitlines() if re.match(r"\w+Error: ", line)] if error else [""]
     words = error and (notebook_error(notebook_of(experiment)) or (told or [str(error)])[-1])
-    reason = " ".join(words.split())[:1000] if error else ""
+    reason = words_of(words, 1000) if error else ""
     return dict(run=run_id(experiment), state="failed" if error else "finished", error=reason,
                 notebook=str(notebook_of(experiment)), minutes=round((time.time() - started)/60, 1))
 
@@ -334,11 +338,12 @@ def checked_pairs(
         if known is not None and name not in known:
             raise ValueError(f"{option} {in_short(name)}: there is no parameter of this name; "
                              f"the parameters are {', '.join(known)}")
+        if len(text) > 1000 and name not in ("data_dir", "results_dir"):
+            raise ValueError(f"{option} {name} has {len(text):,} characters; at most 1,000 are allowed")
         try: check_plain(value := read_pairs([(name, text)])[name], most=10**4)
         except RecursionError as e: raise ValueError(f"{option} {name} {in_short(text)}: nested too deep") from e
         except Exception as e:  # of YAML's constructors, too
-            raise ValueError(f"{option} {name} {in_short(text)} is no value in YAML: "
-                             f"{' '.join(str(e).split())[:300]}") from e
+            raise ValueError(f"{option} {name} {in_short(text)} is no value in YAML: {words_of(e)}") from e
         found[name] = value
     return found
 
@@ -375,11 +380,9 @@ def list_runs(
     runs:Sequence[Experiment], # of `read_grid`
 )->None:
     "Print the state of each run."
-    before, _, report = _looked_at(runs, is_finished)
-    finished, damaged = set(map(run_id, before)), {r["run"]: r["error"] for r in report if r["state"] == "failed"}
-    for name in map(run_id, runs):
-        print(f"damaged  {name}: {damaged[name]}" if name in damaged
-              else f"{'finished' if name in finished else 'open    '} {name}")
+    for e in runs:
+        try: print("finished" if is_finished(e) else "open    ", run_id(e))
+        except ValueError as error: print(f"damaged  {run_id(e)}: left out: {error}")
 
 def main(
     arguments:Sequence[str]|None=None, # of the command line; None: those of the process

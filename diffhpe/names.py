@@ -59,8 +59,8 @@ def check_weights(
             raise ValueError(f"{source} is of another size: {k} is {tuple(w.shape)}, and a "
                              f"{kind} needs {tuple(v.shape)}")
         if w.dtype != v.dtype and not (w.dtype in FLOATS and v.dtype in FLOATS):
-            raise ValueError(f"{source} is of another kind: {k} holds numbers of {w.dtype}, and a {kind} needs {v.dtype}"
-                             f"{' or other floating-point numbers' if v.dtype in FLOATS else ''}")
+            raise ValueError(f"{source} is of another kind: {k} holds numbers of {w.dtype}, and a {kind} needs "
+                             f"{v.dtype}{' or other floating-point numbers' if v.dtype in FLOATS else ''}")
         if w.dtype in FLOATS and not torch.isfinite(w).all():
             raise ValueError(f"{source} is damaged: {k} holds a NaN or an infinity, and weights are finite numbers")
 

@@ -162,7 +162,8 @@ def load_schedule(
         alike = number(v) and number(saved.get(k)) or type(v) is type(saved.get(k))
         if k in saved and not (alike and (not isinstance(v, list) or len(v) == len(saved[k]))
                                and (not isinstance(v, str) or v == saved[k])):
-            raise ValueError(f"{path} is damaged: {k} of its schedule is {in_short(saved[k])}; one such as {v!r} is needed")
+            raise ValueError(f"{path} is damaged: {k} of its schedule is {in_short(saved[k])}; "
+                             f"one such as {v!r} is needed")
     schedule.load_state_dict({k: saved.get(k, v) for k, v in own.items()})
 
 # %% ../nbs/51_optimisation.ipynb #dfcb14f4

@@ -33,7 +33,7 @@ from .optimisation import (
     WeightAverage, check_loss, cosine_rate, load_schedule, make_optimiser, make_schedule, optimiser_state,
     set_learning_rate, train_step, training_loss)
 from .parallel import copy_first, of_first, wait_for_all, world
-from .plain import a_number, a_text, either, in_short, named, one_of, parse_json, record, rows_of
+from .plain import a_number, a_text, either, in_short, named, one_of, parse_json, record, rows_of, words_of
 from .seeds import generator_of
 from .targets import LOSSES
 
@@ -129,7 +129,8 @@ _PLACE = dict(epoch=a_number(0, 10**6, whole=True), step=_COUNT, learning_rate=e
               seconds=a_number(0, 1e12))
 PROGRESS = record({}, _PLACE | dict(
     batch=a_number(0, 10**9, whole=True), losses=rows_of(a_number(-1e30, 1e30), 2, 2), best_loss=_LOSS,
-    best_mpjpe=_LOSS, history=rows_of(record(_PLACE, dict.fromkeys(("train_loss", "valid_loss", "valid_mpjpe"), _LOSS))),
+    best_mpjpe=_LOSS,
+    history=rows_of(record(_PLACE, dict.fromkeys(("train_loss", "valid_loss", "valid_mpjpe"), _LOSS))),
     schedule=named(either(one_of(None, True, False), a_text(100), a_number(-math.inf, math.inf),
                           rows_of(a_number(-math.inf, math.inf), 0, 1000)), 100)), more=False) # the form of a progress
 
@@ -180,7 +181,7 @@ def read_state(
     except (ValueError, RecursionError) as e:
         told = str(e).removeprefix(f"{path} ")
         if told.startswith("is damaged"): raise
-        raise ValueError(f"{path} does not hold the state of a training ({told[:400]}); "
+        raise ValueError(f"{path} does not hold the state of a training ({words_of(told, 400)}); "
                          "delete it, or choose another folder") from e
     if wrong := [k for k in tensors if k.split("/")[0] not in ("model", "optimiser", "average")]:
         raise ValueError(f"{path} is damaged: it has a tensor {wrong[0][:100]!r}, which no training writes")
