@@ -147,7 +147,7 @@ def build_model(
     if config.get("headless"): backbone.head = MissingHead()
     return (DiffHPE if name.startswith("diffhpe") else GraphLifter)(backbone=backbone, **config["arguments"])
 
-# %% ../nbs/48_checkpoints.ipynb #8b1f5201
+# %% ../nbs/48_checkpoints.ipynb #fc52f83e
 _SIZES = dict(n_joints=1000, n_frames=10**4, channels=10**5, n_heads=1000, n_blocks=256, depth=256, n_steps=1000)
 _RULES = record({}, {k: a_number(1, most, whole=True) for k, most in _SIZES.items()} | dict(
     dropout=either(one_of(None), a_number(0, 1)), drop_path=a_number(0, 1), mlp_ratio=a_number(.01, 100),
@@ -163,6 +163,7 @@ CONFIG = record(dict(model=a_text(100), arguments=_arguments),
                 dict(joints=rows_of(a_text(100), 1, 1000), backbone=_arguments, backbone_model=a_text(100),
                      headless=one_of(True, False)))  # the form of config.json
 
+# %% ../nbs/48_checkpoints.ipynb #8b1f5201
 class _Room(TorchFunctionMode):
     "Counts the numbers of new tensors, and ends when they are too many."
     made = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)

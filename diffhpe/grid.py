@@ -178,8 +178,7 @@ def notebook_error(
     path:str|Path, # an executed notebook
 )->str:            # e.g. "ValueError: …"; empty if no cell has failed
     "The error that stopped a notebook."
-    if not Path(path).is_file(): return ""
-    try: cells = read_json(path, _NOTEBOOK)["cells"]
+    try: cells = read_json(path, _NOTEBOOK)["cells"] if Path(path).is_file() else []
     except ValueError as e: return f"the notebook is damaged: {e}"
     errors = [o for c in cells for o in c.get("outputs", []) if o["output_type"] == "error"]
     return f"{errors[-1].get('ename')}: {errors[-1].get('evalue')}" if errors else ""

@@ -13,9 +13,7 @@ import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-# %% ../nbs/41_plain.ipynb #0b65bb8f
-MAX_JSON, MAX_VALUES, MAX_DEPTH = 2**25, 2*10**6, 32 # bytes; values; lists in lists
-
+# %% ../nbs/41_plain.ipynb #4c1fa782
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
 
@@ -35,6 +33,9 @@ def words_of(
     text = " ".join(str(error).split())
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return text if len(text) <= most else text[:most - 1] + "…"
+
+# %% ../nbs/41_plain.ipynb #0b65bb8f
+MAX_JSON, MAX_VALUES, MAX_DEPTH = 2**25, 2*10**6, 32 # bytes; values; lists in lists
 
 def check_plain(
     value,               # of a JSON or YAML file
