@@ -51,6 +51,8 @@ class _Loader(yaml.SafeLoader):
     def fetch_flow_collection_start(self, kind): # every further level makes PyYAML slower
         if self.flow_level > MAX_DEPTH: raise yaml.YAMLError("its lists are nested too deep")
         super().fetch_flow_collection_start(kind)
+    def resolve(self, kind, value, implicit): # what is that long is no number
+        return super().resolve(kind, "x" if isinstance(value, str) and len(value) > 100 else value, implicit)
 
 _Loader.yaml_implicit_resolvers = {
     start: [(tag, form) for tag, form in ways if not tag.endswith((":int", ":float"))]
@@ -75,10 +77,9 @@ def read_file(
         if (size := Path(path).stat().st_size) > MAX_GRID:
             raise ValueError(f"it has {size:,} bytes; at most {MAX_GRID:,} are read")
         check_plain(grid := read_yaml(Path(path).read_bytes().decode()), most=10**5)
-    except RecursionError as e:
-        raise ValueError(f"{path} cannot be read as a grid: its lists are nested too deep") from e
     except Exception as e:  # of YAML's constructors, too
-        raise ValueError(f"{path} cannot be read as a grid: {words_of(e)}") from e
+        told = "its lists are nested too deep" if isinstance(e, RecursionError) else words_of(e)
+        raise ValueError(f"{path} cannot be read as a grid: {told}") from e
     def need(ok, words):
         if not ok: raise ValueError(f"{path} is not a grid: {words}")
     need(isinstance(grid, dict) and isinstance(grid.get("sections"), dict)
@@ -105,8 +106,8 @@ def grid_blocks(
     there, scales = grid["sections"], grid["scales"]
     for kind, names, asked in (("section", there, sections), ("scale", scales, [scale] if scale else [])):
         if wrong := [n for n in asked if n not in names]:
-            raise ValueError(f"there is no {kind} {in_short(wrong[0])} in {path}; "
-                             f"it has {', '.join(names)[:1000] or 'none'}")
+            there = words_of(", ".join(names), 1000) or "none"
+            raise ValueError(f"there is no {kind} {in_short(wrong[0])} in {path}; it has {there}")
     size = scales[scale] if scale else next(iter(scales.values()), {})
     for name in dict.fromkeys(sections or there):
         for block in (dict(size, **b) for b in there[name]):
@@ -340,7 +341,6 @@ def checked_pairs(
         if len(text) > 1000 and name not in ("data_dir", "results_dir"):
             raise ValueError(f"{option} {name} has {len(text):,} characters; at most 1,000 are allowed")
         try: check_plain(value := read_pairs([(name, text)])[name], most=10**4)
-        except RecursionError as e: raise ValueError(f"{option} {name} {in_short(text)}: nested too deep") from e
         except Exception as e:  # of YAML's constructors, too
             raise ValueError(f"{option} {name} {in_short(text)} is no value in YAML: {words_of(e)}") from e
         found[name] = value
