@@ -183,7 +183,7 @@ def mutated_value(right, chance):
         elif what == 3: del holder[key]
         elif what == 4 and isinstance(holder, dict): holder[str(chance.choice(HOSTILE))[:50]] = holder.pop(key)
         elif isinstance(holder[key], list): holder[key] *= chance.choice((2, 3, 1000))
-        elif isinstance(holder[key], (int, float)) and not isinstance(holder[key], bool):
+        elif isinstance(holder[key], (int, float)) and not isinstance(holder[key], bool) and abs(holder[key]) < 1e300:
             holder[key] *= chance.choice((-1, 10, 10**6, .5))
     return value
 
