@@ -24,7 +24,7 @@ setuptools.setup(
     keywords=cfg["keywords"].split(),
     python_requires=">=" + cfg["min_python"],
     packages=setuptools.find_packages(include=[lib, lib + ".*"]),
-    package_data={lib: ["py.typed", "data/*", "weights/*/*", "weights/*/*/*"]},
+    package_data={lib: ["py.typed", "data/*", "weights/*.json", "weights/*/*", "weights/*/*/*"]},
     install_requires=shlex.split(cfg.get("requirements", "")),
     extras_require={extra: wanted(extra) for extra in ("plot", "experiments", "video", "detect", "hub")}
                    | {"dev": wanted("dev") + wanted("plot") + wanted("experiments")},

@@ -15,9 +15,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import get_args
 
 from .occlusion import resolve_occlusion
-from .peer_settings import (AROUND, OWN_WALK, PEERS, RELEASED_PRESETS, WITHOUT_EFFECT, peer_fits, peer_recipe,
-                                   peer_sizes)
-from .recipes import RECIPES, FitConfig, Recipe
+from .recipes import AROUND, FitConfig, OWN_WALK, peer_fits, peer_recipe, peer_sizes, PEERS, Recipe, RECIPES, RELEASED_PRESETS, WITHOUT_EFFECT
 from .samplers import SAMPLERS
 from .targets import LOSSES, TARGETS
 

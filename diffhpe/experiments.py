@@ -16,7 +16,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import nn
 
 from .checkpoints import CLASS_OF, load_checkpoint, load_weights
@@ -25,7 +24,7 @@ from .config import MODELS, PRESETS, WITH_BACKBONE, Experiment, fit_config, mode
 from .cuts import lengthened
 from .datasets import MotionDataset, selection_split
 from .evaluation import evaluate, lifter_of, mean_pose_lifter, predict, ridge_lifter
-from .parallel import wait_for_all, world
+from .parallel import held, wait_for_all, world
 from .recipes import FitConfig
 from .seeds import seed_of
 from .skeleton import mirror_pose
@@ -166,7 +165,7 @@ def run_training(
     name = training_name(experiment, training,
                          describe(model, train, config, experiment.seed, experiment.precision, notes))
     (Path(folder)/name).mkdir(parents=True, exist_ok=True)
-    with FileLock(Path(folder)/name/".lock") if world()[0] == 0 else nullcontext():
+    with held(Path(folder)/name/".lock") if world()[0] == 0 else nullcontext():
         wait_for_all()
         fitted = fit(model, train, chosen, config, Path(folder)/name, experiment.seed, device, experiment.precision,
                      experiment.minutes, windows, notes=notes, resume=experiment.resume,

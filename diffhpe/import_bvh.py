@@ -7,7 +7,8 @@ __all__ = ['subject_pattern', 'subject_action', 'split_recordings', 'BvhFolder',
            'read_bvh_folder', 'bvh_to_npz', 'capture_summary', 'describe_import', 'read_table', 'import_bvh']
 
 # %% ../nbs/81_import_bvh.ipynb #909f449c
-import json, re, warnings
+import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from fastcore.script import call_parse, store_true
 from .bvh import check_fps, unit_metres
 from .camera import Camera, h36m_cameras
 from .clips import WINDOW
-from .motion_files import H36M_TEST, H36M_TRAIN, write_motion
 from .joint_tables import check_knees, check_up, import_recording, known_tables
+from .motion_files import H36M_TEST, H36M_TRAIN, write_motion
+from .plain import read_json
 from .skeleton import H36M_17
 from .synthetic import FPS
 from .virtual import capture_pieces, virtual_clip, visible_share
@@ -233,8 +235,10 @@ def read_table(
     path:str|Path, # of a JSON file: one entry for each joint of `H36M_17`
 )->Mapping:        # the joint table
     "A joint table from a file, or a sentence that names the file."
-    try: found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as e: raise ValueError(f"{path}: not JSON ({e})") from e
+    try: found = read_json(path, most=10**6)
+    except ValueError as e:
+        told = str(e).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: not JSON ({told})" if "JSON" in told or "deep" in told else str(e)) from e
     if not isinstance(found, Mapping):
         raise ValueError(f"{path}: it holds {str(found)[:60]!r}; an object with one entry for each of "
                          f"{', '.join(H36M_17.names)} is allowed")

@@ -30,9 +30,9 @@ def recipe_parts(
                      else (tuple(recipe), (0, 0, 0)) if isinstance(recipe, Sequence) else ((), ()))
     if len(names) == 2 and isinstance(names[1], Sequence) and not isinstance(names[1], str):
         names, offset = names[:1], names[1]
-    number = all(isinstance(x, (int, float)) and abs(x) < 1e9 for x in offset)
+    number = all(isinstance(x, (int, float)) and not isinstance(x, bool) and abs(x) < 1e9 for x in offset)
     if not names or not all(isinstance(n, str) and n for n in names) or len(offset) != 3 or not number:
-        raise ValueError(f"{recipe!r} is no entry of a joint table; a joint's name, several names, "
+        raise ValueError(f"{repr(recipe)[:200]} is no entry of a joint table; a joint's name, several names, "
                          "or a name and an offset of three numbers (metres left, up, forward) are allowed")
     return names, np.array(offset, dtype=float)
 
@@ -120,7 +120,7 @@ def find_table(
             found["Thorax"] = middle_of_shoulders(found)
         return best, found | {"Spine": middle_of_trunk(found)}
     best, nearest = min(lacking, key=lambda key: len(lacking[key])), ", the nearest" if len(tables) > 1 else ""
-    raise ValueError(f"it lacks {', '.join(lacking[best])} of the joint table {best!r}{nearest}; "
+    raise ValueError(f"it lacks {', '.join(lacking[best])[:600]} of the joint table {best!r}{nearest}; "
                      f"it has {', '.join(names)[:600]}; a table of your own is allowed, made as those in JOINT_TABLES")
 
 # %% ../nbs/16_joint_tables.ipynb #213aa613

@@ -4,18 +4,22 @@
 
 # %% auto #0
 __all__ = ['training_loss', 'check_loss', 'train_step', 'make_optimiser', 'make_schedule', 'cosine_rate', 'set_learning_rate',
-           'WeightAverage']
+           'optimiser_state', 'load_schedule', 'WeightAverage']
 
 # %% ../nbs/51_optimisation.ipynb #6cf575e8
 import math
+from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .recipes import FitConfig
 from .mixste import mirror_half, mixste_loss
+from .names import FLOATS
 from .parallel import alone, my_share, sum_over_processes, world
+from .plain import in_short
 from .seeds import generator_of, seed_of
 from .targets import prediction_loss
 
@@ -128,6 +132,45 @@ def set_learning_rate(
 )->None:
     "Give every group of weights this learning rate."
     for group in optimiser.param_groups: group["lr"] = learning_rate
+
+# %% ../nbs/51_optimisation.ipynb #710ac53c
+def optimiser_state(
+    path:str|Path,    # of a state, for the sentence
+    optimiser:torch.optim.Optimizer, # of Adam's kind, whose state it is
+    tensors:Mapping,  # "number/name" → tensor
+)->dict:              # number of a weight → name → tensor
+    "The state of an optimiser, if it is one of these weights."
+    weights, state = [p for group in optimiser.param_groups for p in group["params"]], {}
+    for k, v in tensors.items():
+        number, _, name = k.partition("/")
+        known = number.isascii() and number.isdigit() and int(number[:9]) < len(weights)
+        if not known or name not in ("step", "exp_avg", "exp_avg_sq"):
+            raise ValueError(f"{path} is damaged: it has {k[:100]!r} of the optimiser, which has no such part")
+        shape = () if name == "step" else tuple(weights[int(number)].shape)
+        if v.shape != shape or v.dtype not in FLOATS or v.isnan().any():
+            raise ValueError(f"{path} is damaged: {k!r} of the optimiser is {tuple(v.shape)} of {v.dtype}; "
+                             f"{shape} of floating-point numbers without NaN is needed")
+        state.setdefault(int(number), {})[name] = v
+    if wrong := [i for i, s in state.items() if len(s) < 3]:
+        raise ValueError(f"{path} is damaged: it holds only a part of the optimiser's state of weight {wrong[0]}")
+    return state
+
+# %% ../nbs/51_optimisation.ipynb #9e8b793e
+def load_schedule(
+    path:str|Path, # of the state, for the sentence
+    schedule,      # of `make_schedule`
+    saved:Mapping, # its state, of a `Progress`
+)->None:
+    "Give a schedule its state, as far as it knows the names, if the values are of its kinds."
+    own = schedule.state_dict()
+    for k, v in own.items():
+        number = lambda x: isinstance(x, (int, float)) and not isinstance(x, bool)
+        alike = number(v) and number(saved.get(k)) or type(v) is type(saved.get(k))
+        if k in saved and not (alike and (not isinstance(v, list) or len(v) == len(saved[k]))
+                               and (not isinstance(v, str) or v == saved[k])):
+            raise ValueError(f"{path} is damaged: {k} of its schedule is {in_short(saved[k])}; "
+                             f"one such as {v!r} is needed")
+    schedule.load_state_dict({k: saved.get(k, v) for k, v in own.items()})
 
 # %% ../nbs/51_optimisation.ipynb #dfcb14f4
 class WeightAverage:

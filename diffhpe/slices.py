@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from .config import PRESETS, Experiment
+from .config import PRESETS, Experiment, parameter_names
 from .datasets import load_dataset
 from .experiments import Training, evaluate_all, run_training, start_model, trainings
 from .files import find_folder
-from .grid import read_pairs
+from .grid import checked_pairs
 from .optimisation import make_optimiser, train_step, training_loss
 from .parallel import choose_device
 from .results import run_folder, write_results
@@ -96,7 +96,7 @@ def slices_command(
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                         help="a parameter of run_experiment")
     given = parser.parse_args(arguments)
-    try: experiment = Experiment(**read_pairs(given.p))
+    try: experiment = Experiment(**checked_pairs(given.p, parameter_names()))
     except (TypeError, ValueError) as e: parser.error(str(e))
     if given.check:
         found = check_device(experiment.device, experiment.preset)

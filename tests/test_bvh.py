@@ -415,7 +415,7 @@ def test_wrong_options_are_said_once_and_at_once(folder, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("content, sentence", [("{'Hip'", "not JSON ("), ("", "not JSON ("), ("["*100_000, "not JSON ("), (b"\xff\xfe\0", "not JSON ("), ("[1]", "it holds '[1]'; an object"), ("null", "it holds 'None'; an object"),
     ('{"Hip": "Hips"}', "the joint table 'given' has entries for ['Hip']; one for each of Hip, RHip"), (json.dumps({j: 3 for j in H36M_17.names}), "3 is no entry of a joint table"),
-    (json.dumps({j: ["Head", [0, 0, 10**400]] for j in H36M_17.names}), "['Head', [0, 0, 1000")], ids=range(9))
+    (json.dumps({j: ["Head", [0, 0, 10**400]] for j in H36M_17.names}), "it holds a whole number of 401 digits")], ids=range(9))
 def test_a_table_that_is_none_is_named(folder, tmp_path, monkeypatch, content, sentence):
     monkeypatch.setattr("diffhpe.import_bvh.import_recording", lambda *_, **__: pytest.fail("a file was read"))
     (tmp_path / "mine.json").write_bytes(content if isinstance(content, bytes) else content.encode())

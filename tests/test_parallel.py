@@ -197,4 +197,11 @@ def test_one_failing_process_ends_all(tmp_path):
     assert run.returncode != 0 and "the first is gone" in run.stderr
 
 
+def test_a_killed_training_of_two_processes_ends_as_if_it_never_was(tmp_path):
+    "The short form of `python tests/kill_torchrun.py`: one process is killed, then torchrun, which leaves orphans."
+    from kill_torchrun import trial
+    told = trial(tmp_path, 2, seed=3, kinds=("second", "torchrun"), epochs=6)
+    assert {kind for kind, _ in told} == {"second", "torchrun"}
+
+
 if __name__ == "__main__": program(Path(sys.argv[1]))

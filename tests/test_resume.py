@@ -33,20 +33,20 @@ clips = virtual_clips(motion, h36m_cameras("S9")[:2])
 torch.manual_seed(0)
 model = DiffHPE("2d", n_frames=9, channels=8, n_blocks=1, dropout=.2)
 
-step, writes, save = training.train_step, 0, training.save_file
+step, writes, save = training.train_step, 0, training.save_tensors
 def slow_step(*args, **kw):
     time.sleep(.02)                                    # so that a kill falls inside an epoch
     return step(*args, **kw)
 def half_save(tensors, path, metadata=None):
     global writes
     writes += 1
-    save(tensors, path, metadata=metadata)
+    save(tensors, path, metadata)
     if writes == half_write:
         whole = Path(path).read_bytes()
         Path(path).write_bytes(whole[:len(whole)//2])
         (folder/"writing").touch()
         time.sleep(60)                                 # killed here
-training.train_step, training.save_file = slow_step, half_save
+training.train_step, training.save_tensors = slow_step, half_save
 config = FitConfig(1e-2, 8, 3, .2, validate_every=1, mpjpe_every=3)
 training.fit(model, WindowSet(clips[:6], 9, "random"), WindowSet(clips[6:], 9, "random"), config, folder, seed=4,
              checkpoint_seconds=0, progress_bar=False)
@@ -101,11 +101,58 @@ def test_a_killed_training_ends_as_if_it_never_was(tmp_path):
     kill(process)
     assert (killed/"training.safetensors").read_bytes() == before           # the half-written one has replaced nothing
     assert list(killed.glob(".training.safetensors.*"))
+    for name in (".tmpAbC123", "best_loss/.config.json.x_1"): (killed/name).touch()  # other kills leave these
 
     assert start(killed).wait() == 0
-    assert not list(killed.rglob(".*.safetensors.*"))                       # what the kill left behind is gone
+    assert not list(killed.rglob(".*"))                                     # what the kills left behind is gone
     a, b = (load_file(f/"training.safetensors") for f in (undisturbed, killed))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     for best in ("best_loss", "best_mpjpe"):
         a, b = (load_file(f/best/"model.safetensors") for f in (undisturbed, killed))
         assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+# What another machine does: its name is another, and its lock is touched every .2 s.
+ELSEWHERE = """
+import platform, sys
+platform.node = lambda: "vanished"
+import diffhpe.parallel as parallel, diffhpe.training as training
+from diffhpe.config import Experiment
+from diffhpe.slices import run_slice
+parallel.BEAT, step = .2, training.train_step
+def slow_step(*args, **kw):
+    import time; time.sleep(.3)
+    return step(*args, **kw)
+training.train_step = slow_step
+e = Experiment(preset="smoke", model="diffhpe-2d", occ="random", epochs=4, sampler="ddim", n_steps=5, device="cpu",
+               results_dir=sys.argv[1])
+print(run_slice(e, 10)["finished"])
+"""
+
+
+def test_a_run_whose_machine_vanished_is_taken_over(tmp_path, monkeypatch):
+    "A process that calls itself another machine is stopped in its training; later it comes back, and harms nothing."
+    import diffhpe.parallel as parallel
+    from diffhpe.config import Experiment
+    from diffhpe.slices import run_slice
+    e = Experiment(preset="smoke", model="diffhpe-2d", occ="random", epochs=4, sampler="ddim", n_steps=5, device="cpu",
+                   results_dir=str(tmp_path/"undisturbed"))
+    undisturbed, shared = run_slice(e, 10), tmp_path/"shared"
+    other = subprocess.Popen([sys.executable, "-c", ELSEWHERE, str(shared)], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        wait_for(lambda: list(shared.glob("trainings/*/training.safetensors")), other)
+        other.send_signal(signal.SIGSTOP)
+        assert [p.read_text().split()[0] for p in shared.glob("trainings/*/.lock.holder")] == ["vanished"]
+        monkeypatch.setattr(parallel, "STALE", 2.)
+        began = time.time()
+        taken = run_slice(Experiment(**{**vars(e), "results_dir": str(shared)}), 10)
+        assert time.time() - began > 2 and taken["metrics"] == undisturbed["metrics"]
+        other.send_signal(signal.SIGCONT)
+        assert "True" in other.communicate(timeout=120)[0]
+    finally: other.kill()
+    a, b = (load_file(next(f.glob("trainings/*/training.safetensors"))) for f in (tmp_path/"undisturbed", shared))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    [path] = shared.glob("*/metrics.json")
+    assert json.loads(path.read_text())["metrics"] == json.loads(json.dumps(undisturbed["metrics"]))
+    assert not list(shared.glob("trainings/*/.lock.holder"))
