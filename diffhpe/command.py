@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['MOST_HIDDEN', 'SHORTEST', 'example_clip', 'even_rows', 'whom', 'fit_picture', 'lift_file', 'film_keypoints',
-           'parse_size', 'check_outputs', 'write_all', 'lift_command']
+           'parse_size', 'outputs_of', 'is_film', 'check_outputs', 'check_request', 'write_all', 'told',
+           'lift_to_files', 'lift_command']
 
 # %% ../nbs/80_command.ipynb #83db418f
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from fastcore.script import call_parse, store_true
 
-from .lifter import SMOOTH, TRAINED_FPS, Lifter
+from .files import as_program, check_writable, printable, quoted, sentence_of
+from .lifter import SMOOTH, TRAINED_FPS, Lifter, LiftOptions
 from .trajectory import Intrinsics
 from .viewer import write_viewer
-from .write import WRITERS, write
+from .write import WRITERS, check_output, write
 from .detect import VIDEO_SUFFIXES, detect_people
 from .keypoint_files import DetectedClip, KeypointFile, in_pixels, open_keypoint_file, write_keypoint_npz
 from .layouts import find_layout, share_outside
@@ -55,6 +58,8 @@ def even_rows(
     return replace(clip, keypoints=keypoints, confidence=confidence, frames=numbers[0] + step*np.arange(n)), step
 
 # %% ../nbs/80_command.ipynb #de5866c3
+def _names(ids:Sequence)->str: return ", ".join(printable(i, 200) for i in ids)
+
 SHORTEST = .5 # seconds for which a person is seen who is lifted where all are asked for
 
 def whom(
@@ -66,16 +71,16 @@ def whom(
     ids, frames = list(found.people), found.gathered[0]
     if person is None: return ids[:1], None
     if str(person) != "all":
-        chosen = [i for i in ids if str(i) == str(person)]
+        chosen = [i for i in ids if str(i) == str(person)] or [i for i in ids if repr(i) == person]
         if chosen: return chosen, None
-        some = ", ".join(map(str, ids[:20])) + " and others"*(len(ids) > 20)
-        raise ValueError(f"{found.path}: there is nobody with the id {person}; "
+        some = _names(ids[:20]) + " and others"*(len(ids) > 20)
+        raise ValueError(f"{found.path}: there is nobody with the id {printable(person, 200)}; "
                          f"there {'are' if len(ids) > 1 else 'is'} {some}, and 'all' is allowed")
     step = max(int(np.gcd.reduce(np.diff(frames))), 1)
     least = min(SHORTEST*fps/step, len(frames)/2)
     n = max(sum(seen >= least for seen, _ in found.people.values()), 1)
     if n == len(ids): return ids, None
-    some = ", ".join(map(str, ids[n:n + 5])) + f" and {len(ids) - n - 5:,} others"*(len(ids) > n + 5)
+    some = _names(ids[n:n + 5]) + f" and {len(ids) - n - 5:,} others"*(len(ids) > n + 5)
     return ids[:n], (f"{found.path}: {len(ids) - n:,} of {len(ids):,} people {'is' if len(ids) - n == 1 else 'are'} "
                      f"seen in fewer than {int(np.ceil(least))} frames and left out: {some}")
 
@@ -119,6 +124,7 @@ def lift_file(
     if focal is not None: options["intrinsics"] = Intrinsics((focal, focal), (size[0]/2, size[1]/2), tuple(size))
     slow = f"{path} does not say how many frames per second the video has: {TRAINED_FPS:g} assumed"
     notes, motions = [left_out, found.assumed(layout), slow if rate is None else None], []
+    name = str if len(set(map(str, several))) == len(several) else repr  # the number 1 and the text '1'
     for who in several:
         try:
             clip, more = fit_picture(found.clip(who, layout), size, options.get("threshold", .3))
@@ -127,7 +133,7 @@ def lift_file(
             lifter = lifter or Lifter.load()
             motion = lifter(clip.keypoints, size, clip.layout, clip.confidence,
                             (TRAINED_FPS if rate is None else rate)/step,
-                            person="" if clip.person is None else str(clip.person), **options)
+                            person="" if clip.person is None else name(clip.person), **options)
         except ValueError as e:
             if len(several) == 1: raise ValueError(f"{path}: {e}") from e
             notes.append(f"left out: {e}"); continue
@@ -142,12 +148,15 @@ def film_keypoints(
     detector:str="mediapipe",   # of `DETECTORS`
     folder:str|Path=".",        # where the keypoints are kept
     progress_bar:bool=False,    # on the terminal
+    say=print,                  # is called with a sentence where they can't be kept
 )->KeypointFile:                # of the people in it
     "Detect the people of a film and keep their keypoints as files."
+    check_writable(Path(folder)/f"{Path(film).stem}.keypoints.npz")
     found = detect_people(film, detector, progress_bar)
     for n, who in enumerate(found.people, 1):
         name = f"{Path(film).stem}.keypoints{f'-{n}' if len(found.people) > 1 else ''}.npz"
-        write_keypoint_npz(Path(folder)/name, found.clip(who))
+        try: write_keypoint_npz(Path(folder)/name, found.clip(who))
+        except OSError as e: say(sentence_of(e))
     return found
 
 # %% ../nbs/80_command.ipynb #ca19112e
@@ -158,11 +167,28 @@ def parse_size(
     if text is None: return None
     try: w, h = map(int, text.lower().replace("×", "x").split("x"))
     except ValueError as e:
-        raise ValueError(f"size is {text!r}; width x height in pixels, as in 1920x1080, is allowed") from e
-    if not (0 < w < 1e5 and 0 < h < 1e5): raise ValueError(f"size is {text!r}; two numbers above 0 are allowed")
+        raise ValueError(f"size is {quoted(text)}; width x height in pixels, as in 1920x1080, is allowed") from e
+    if not (0 < w < 1e5 and 0 < h < 1e5): raise ValueError(f"size is {quoted(text)}; two numbers above 0 are allowed")
     return w, h
 
+# %% ../nbs/80_command.ipynb #44ebba03
+def outputs_of(
+    asked:dict,  # option → path, or None
+    given:Path,  # the file or folder that is read
+)->list:         # of (option, path) pairs, at least one
+    "What is to be written."
+    outputs = [(option, path) for option, path in asked.items() if path]
+    stem = given.stem if given.name not in ("", "..") else given.resolve().stem
+    named = Path(f"{stem or 'motion'}.npz")
+    return outputs or [("out", str(named.with_suffix(".lifted.npz") if named.resolve() == given.resolve() else named))]
+
 # %% ../nbs/80_command.ipynb #6a8b3ff7
+def is_film(
+    path:str|Path, # of the file that is read
+)->bool:           # by its suffix
+    "Whether a file is for a detector."
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
 def check_outputs(
     outputs:Sequence, # of (option, path) pairs
     given:str|Path,   # the file that is read
@@ -177,24 +203,86 @@ def check_outputs(
         if Path(path).resolve() == Path(given).resolve():
             raise ValueError(f"--{option} is {path}, the file with the keypoints; another path is allowed")
         if Path(path).is_dir(): raise ValueError(f"--{option} is {path}, a folder; the path of a file is allowed")
+        if Path(path).suffix.lower() == ".json" and Path(path).resolve().parent == Path(given).resolve():
+            raise ValueError(f"--{option} is {path}, in the folder with the keypoints, where it would be taken for a "
+                             "frame; another folder is allowed")
+        if is_film(given) and re.fullmatch(re.escape(Path(given).stem) + r"\.keypoints(-\d+)?\.npz", Path(path).name):
+            raise ValueError(f"--{option} is {path}, where the film's keypoints are kept; another path is allowed")
+        check_output(path)
     paths = [Path(p) for _, p in outputs]
     if len({p.resolve() for p in paths}) < len(paths):
         raise ValueError(f"two outputs have the same path; {', '.join(map(str, paths))} must differ")
     return paths
 
+# %% ../nbs/80_command.ipynb #feb246cd
+def check_request(
+    layout:str|None, # of the joints
+    fps:float|None,  # of the video
+    fov:float,       # degrees
+    focal:float|None,# px
+    **options,       # of `LiftOptions`
+)->LiftOptions:      # the options
+    "Refuse what no file could make right."
+    if layout is not None: find_layout(layout)
+    if fps is not None and not 1 <= fps <= 1000:
+        raise ValueError(f"fps is {fps:g}; frames per second from 1 to 1000 are allowed")
+    Intrinsics.from_field_of_view((1, 1), fov)
+    if focal is not None: Intrinsics((focal, focal), (.5, .5), (1, 1))
+    how = LiftOptions(field_of_view=fov, **options)
+    if not 0 <= how.threshold < 1: raise ValueError(f"threshold is {how.threshold:g}; 0 or more, below 1, is allowed")
+    return how
+
 # %% ../nbs/80_command.ipynb #d2891c22
 def write_all(
     motions:Sequence, # `LiftedMotion`, one for each person
     paths:Sequence,   # of the files to write
-)->None:
-    "Write motions in all forms that are asked for, and print what became of them."
+)->tuple:             # dict of each file that was written → what it cannot hold, or ""; a sentence for each that was not
+    "Write motions in all forms that are asked for, as far as they can be written."
+    written, failed = {}, []
+    for path in paths:
+        try: new = write(motions[0] if len(motions) == 1 else motions, path)
+        except Exception as e:  # of whatever kind: it is this file's alone
+            said = sentence_of(e) or type(e).__name__
+            failed.append(said if said.startswith(str(path)) else f"{path} cannot be written: {said}")
+        else:
+            failed += [f"{p} was written twice; only the second is there" for p in new if p in written]
+            written |= new
+    return written, failed
+
+def told(
+    motions:Sequence, # `LiftedMotion`, one for each person
+    written:dict,     # as of `write_all`
+)->list:              # of lines
+    "What has become of a file."
+    lines = []
     for m in motions:
         seen, far = np.isfinite(m.keypoints).all(-1).mean(), np.median(m.trajectory[:, 2])
-        print(f"{f'person {m.person}' if m.person else 'one person'}: {len(m)} frames from frame {m.first_frame}, "
-              f"{seen:.0%} of the joints seen, distance {far:.1f} m")
-    for path in paths:
-        for written, missing in write(motions[0] if len(motions) == 1 else motions, path).items():
-            print(f"{written}{f' ({missing})' if missing else ''}")
+        lines.append(f"{f'person {printable(m.person, 200)}' if m.person else 'one person'}: {len(m)} frames from frame "
+                     f"{m.first_frame}, {seen:.0%} of the joints seen, distance {far:.1f} m")
+    return lines + [f"{path}{f' ({missing})' if missing else ''}" for path, missing in written.items()]
+
+# %% ../nbs/80_command.ipynb #15347b31
+def lift_to_files(
+    keypoints:str, # file, folder or film, as in `lift_command`
+    files:dict,    # option → path of an output, or None
+    shape,         # (width, height) px of the pictures, or None
+    weights:tuple, # where they are, or None, and the device, as of `Lifter.load`
+    detector:str,  # of a film
+    said:dict,     # layout, person, fps, focal and fov of `lift_command`
+    **options,     # of `LiftOptions`
+):
+    "What the command does: check, lift, write, and then tell."
+    given, notes, bar = Path(keypoints), [], sys.stderr.isatty()
+    paths = check_outputs(outputs_of(files, given), given)
+    person, layout, fps, focal = (said[k] for k in ("person", "layout", "fps", "focal"))
+    check_request(layout, fps, said["fov"], focal, **options)
+    lifter = Lifter.load(*weights)
+    if is_film(given): given = film_keypoints(given, detector, paths[0].parent, bar, notes.append)
+    motions = lift_file(given, lifter, shape, layout, person, fps, notes.append, focal, field_of_view=said["fov"],
+                        progress_bar=bar, **options)
+    written, failed = write_all(motions, paths)
+    for line in [*notes, *told(motions, written)]: print(printable(line))
+    if failed: raise SystemExit("\n".join(map(printable, failed)))
 
 # %% ../nbs/80_command.ipynb #c504854a
 @call_parse
@@ -202,7 +290,7 @@ def lift_command(
     keypoints:str,         # file of a detector (JSON, csv, npz), a folder of such files, or a film (.mp4, .mov, …)
     size:str=None,         # of the pictures in pixels, as in 1920x1080; needed unless the file says
     layout:str=None,       # of the joints: coco, halpe26, body25, coco18, blazepose, mpii, h36m; else by their number
-    out:str=None,          # file to write: .npz (all), .csv, .json, .bvh, .html, .gif, .mp4; INPUT.npz if none is named
+    out:str=None,          # file to write: .npz (all), .csv, .json, .bvh, .html, .gif, .mp4; INPUT.npz by default
     bvh:str=None,          # skeleton animation to write, for Blender and others
     view:str=None,         # page to write, for a browser
     csv:str=None,          # table to write, a row for each frame and joint
@@ -225,14 +313,8 @@ def lift_command(
     device:str="auto",     # cpu, cuda, or auto
 ):
     "Lift a detector's keypoints to 3D motion: diffhpe_lift keypoints.json --size 1920x1080 --layout coco --view a.html"
-    try:
-        given, asked = Path(keypoints), dict(out=out, bvh=bvh, view=view, csv=csv, film=film)
-        outputs = [(option, path) for option, path in asked.items() if path] or [("out", f"{given.stem}.npz")]
-        paths, shape = check_outputs(outputs, given), parse_size(size)
-        options = dict(hypotheses=hypotheses, sampler=sampler, aggregate=aggregate, coherent=coherent, fill=fill,
-                       smooth=smooth, threshold=threshold, mirrored=mirrored, seed=seed, field_of_view=fov)
-        if given.suffix.lower() in VIDEO_SUFFIXES: given = film_keypoints(given, detector, ".", sys.stderr.isatty())
-        motions = lift_file(given, Lifter.load(weights, device), shape, layout, person, fps, focal=focal,
-                            progress_bar=sys.stderr.isatty(), **options)
-        write_all(motions, paths)
-    except (ValueError, OSError, ImportError) as e: raise SystemExit(f"{e}") from e
+    with as_program():
+        lift_to_files(keypoints, dict(out=out, bvh=bvh, view=view, csv=csv, film=film), parse_size(size),
+                      (weights, device), detector, dict(layout=layout, person=person, fps=fps, focal=focal, fov=fov),
+                      hypotheses=hypotheses, sampler=sampler, aggregate=aggregate, coherent=coherent, fill=fill,
+                      smooth=smooth, threshold=threshold, mirrored=mirrored, seed=seed)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from .config import Experiment, parameter_names
 from .experiments import trainings
-from .files import ROOT
+from .files import ROOT, printable
 from .results import run_folder, run_id
 
 # %% ../nbs/56_grid.ipynb #1d5791b7
@@ -288,10 +288,12 @@ def main(
     given, split = parser.parse_args(arguments), lambda text: [t for t in text.split(",") if t]
     if given.jobs < 1 or given.processes < 1: parser.error("--jobs and --processes must be at least 1")
     try: runs = read_grid(given.grid, split(given.sections), given.scale, **read_pairs(given.p))
-    except ValueError as e: parser.error(str(e))
+    except ValueError as e: parser.error(printable(str(e)))
+    if not given.list and not (ROOT/"nbs/run_experiment.ipynb").is_file():
+        parser.error("a grid is run from a checkout of the repository, which an installed package is not; --list works")
     if given.list:
         for e in runs: print("finished" if is_finished(e) else "open    ", run_id(e))
         return 0
     report = run_grid(runs, given.jobs, given.cluster, given.processes, split(given.devices), read_pairs(given.s))
-    print("\n".join(report_lines(report)))
+    print("\n".join(map(printable, report_lines(report))))
     return int(any(r["state"] == "failed" for r in report))

@@ -10,6 +10,7 @@ __all__ = ['choose_device', 'world', 'alone', 'start_processes', 'my_share', 'su
 import atexit
 import json
 import os
+import re
 from collections.abc import Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,12 +20,16 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, distributed
 
+from .files import quoted
+
 # %% ../nbs/07_parallel.ipynb #5bd58deb
 def choose_device(
     device:str="auto",     # "auto", "cpu", "cuda" or "cuda:N"
     precision:str="fp32",  # "tf32" and "bf16" need CUDA
 )->torch.device:
     "The device of an experiment, with its float32 products set to TF32 or not."
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(device)):
+        raise ValueError(f"parameter device={quoted(device)} is not allowed; 'auto', 'cpu', 'cuda' and 'cuda:N' are")
     if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
     if device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"parameter device={device!r} is not allowed here, as PyTorch finds no CUDA device; "

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .checkpoints import load_checkpoint, load_weights, model_config, save_checkpoint
 from .clips import WindowSet
 from .config import FitConfig
-from .files import phase_bar, write_atomically
+from .files import phase_bar, sweep_temporary, write_atomically
 from .fast import quicken
 from .folded import without_dust
 from .metrics import mpjpe, root_align
@@ -266,7 +266,7 @@ def begin_training(
     resume:bool=True, # False: refuse a state
 )->Session:
     "A training from its beginning, or from the state on disk."
-    for leftover in path.parent.rglob(".*.safetensors.*") if world()[0] == 0 else (): leftover.unlink()
+    if world()[0] == 0: sweep_temporary(path.parent)                   # what a killed training has left
     optimiser, progress = make_optimiser(model, config), Progress(learning_rate=config.learning_rate)
     schedule, average = make_schedule(optimiser, config), WeightAverage(model, config.ema) if config.ema else None
     if path.exists():
