@@ -10,6 +10,7 @@ __all__ = ['MOST_HIDDEN', 'SHORTEST', 'example_clip', 'even_rows', 'whom', 'fit_
 # %% ../nbs/80_command.ipynb #83db418f
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -124,7 +125,8 @@ def lift_file(
     if focal is not None: options["intrinsics"] = Intrinsics((focal, focal), (size[0]/2, size[1]/2), tuple(size))
     slow = f"{path} does not say how many frames per second the video has: {TRAINED_FPS:g} assumed"
     notes, motions = [left_out, found.assumed(layout), slow if rate is None else None], []
-    name = str if len(set(map(str, several))) == len(several) else repr  # the number 1 and the text '1'
+    same = {name for name, n in Counter(map(str, several)).items() if n > 1}  # the number 1 and the text "1"
+    name = lambda i: repr(i) if str(i) in same else str(i)
     for who in several:
         try:
             clip, more = fit_picture(found.clip(who, layout), size, options.get("threshold", .3))
