@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import get_args
 
+from .files import quoted
 from .occlusion import resolve_occlusion
 from .samplers import SAMPLERS
 from .targets import LOSSES, TARGETS
@@ -48,7 +49,7 @@ class FitConfig:
     def __post_init__(self):
         for f in fields(self):
             (allows, words), value = f.metadata["rule"], getattr(self, f.name)
-            if not allows(value): raise ValueError(f"{f.name}={value!r}{words}")
+            if not allows(value): raise ValueError(f"{f.name}={quoted(value)}{words}")
 
 # %% ../nbs/50_config.ipynb #03e514b7
 @dataclass(frozen=True)
@@ -306,7 +307,7 @@ class Experiment(Question):
         for f in fields(self):
             (allows, words), value = f.metadata["rule"], getattr(self, f.name)
             if "each" in f.metadata["roles"]: value = per_model(value)
-            if not allows(value): raise ValueError(f"parameter {f.name}={value!r} is not allowed; {words} is")
+            if not allows(value): raise ValueError(f"parameter {f.name}={quoted(value)} is not allowed; {words} is")
             put(f.name, _as_float(value) if float in get_args(f.type) else value)
         check_together(self)
         for name in ("occ", "backbone_occ"): put(name, resolve_occlusion(getattr(self, name) or self.occ))

@@ -107,7 +107,8 @@ def check_writable(
         there = os.path.lexists(path)
         if path.is_dir(): raise ValueError(f"{path} is a folder; the path of a file is allowed")
         if path.exists() and not path.is_file(): raise ValueError(f"{path} is no file; the path of a file is allowed")
-        if path.exists() and not os.access(path, os.W_OK): raise ValueError(f"{cannot}: it is protected against writing")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise ValueError(f"{cannot}: it is protected against writing")
         above = Path(os.path.realpath(path) if there else path.absolute()).parents
         folder = next(p for p in above if os.path.lexists(p))
         if not folder.is_dir(): raise ValueError(f"{cannot}: {folder} is no folder")

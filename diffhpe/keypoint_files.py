@@ -69,7 +69,7 @@ def _parsed(text:str)->object:
     except RecursionError as e:
         raise ValueError("its lists are nested too deep; those of keypoint files are at most ten deep") from e
     except ValueError as e:
-        raise ValueError("it has a whole number of more than 4,300 digits; those of keypoint files are below 10^15") from e
+        raise ValueError("it has a whole number of more than 4,300 digits; up to 15 are allowed") from e
 
 def _text(path:Path)->str:
     "The text of a file."

@@ -93,7 +93,8 @@ def write_csv(
             for name, m in people.items():
                 frames = np.arange(m.first_frame, m.first_frame + len(m)).repeat(17).tolist()
                 times, numbers = [f"{f/m.fps:.4f}" for f in frames], map(str, frames)
-                cells = zip([text_cell(name)]*len(frames), numbers, times, H36M_17.names*len(m), *_columns(m), strict=True)
+                who = [text_cell(name)]*len(frames)
+                cells = zip(who, numbers, times, H36M_17.names*len(m), *_columns(m), strict=True)
                 file.writelines(",".join(row) + "\n" for row in cells)
     return {put_file(path, save): "it holds no hypotheses"
             if any(m.hypotheses is not None for m in people.values()) else ""}

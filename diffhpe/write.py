@@ -42,8 +42,9 @@ def write(
     return WRITERS[path.suffix.lower()](motions, path, **options)
 
 # %% ../nbs/78_write.ipynb #17feca82
+# suffix → packages, as of `optional`
 NEEDS = {".gif": [("diffhpe.film", "a film", "plot")],
-         ".mp4": [("diffhpe.film", "a film", "plot"), ("imageio_ffmpeg", "an MP4", "video")]} # suffix → as of `optional`
+         ".mp4": [("diffhpe.film", "a film", "plot"), ("imageio_ffmpeg", "an MP4", "video")]}
 
 def check_output(
     path:str|Path, # as of `write`

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from diffhpe.command import example_clip, lift_command
+from diffhpe.config import Experiment
 from diffhpe.keypoint_files import open_keypoint_file, read_keypoint_file
 from diffhpe.lifted_files import read_lifted
 from diffhpe.viewer import viewer_contents
@@ -65,7 +66,7 @@ def test_any_id_is_lifted_written_and_printed_on_any_console(tmp_path, console):
     table = (tmp_path/"o.csv").read_bytes()
     lines = table.decode().splitlines()                                       # at every character that ends a line
     assert len(lines) == 1 + 12*17*len(names) == table.count(b"\n")
-    assert not any(re.match(r"""["']*[=+@\t-]""", line.lstrip('"')) for line in lines)
+    assert not any(re.match(r'"?[=+@\t-]', line) for line in lines)
     for divides in ",;\t":
         for row in csv.reader(lines, delimiter=divides): assert not row[0].startswith(("=", "+", "-", "@")) and (divides == "," or len(row) == 1)
 
@@ -182,7 +183,12 @@ def test_a_damaged_film_is_one_sentence(here):
     done = lift("walk.mp4", cwd=here)
     assert done.returncode == 1 and done.stderr.decode().strip() == "walk.mp4 holds no picture that can be decoded; a film is allowed, .mp4, .mov, .m4v, .avi, .mkv, .webm, .mpg, .mpeg"
 
-@pytest.mark.parametrize("contents", ['[{"image_id": "1.jpg", "keypoints": [%s]}]' % ", ".join(["9"*5000]*51), "9"*5000, "1\n" + "9"*5000])
+@pytest.mark.parametrize("parameter, value", [("model", "x"*5000), ("preset", [1]*5000), ("seed", "\x1b"*300), ("seed", 10**5000), ("device", "\u202e")], ids=range(5))
+def test_a_wrong_value_is_quoted_in_part(parameter, value):
+    with pytest.raises(ValueError, match=parameter) as e: Experiment(**{parameter: value})
+    assert len(str(e.value)) < 1000 and str(e.value).isprintable()
+
+@pytest.mark.parametrize("contents", ['[{"image_id": "1.jpg", "keypoints": [%s]}]' % ", ".join(["9"*5000]*51), "9"*5000, "1\n" + "9"*5000], ids=range(3))
 def test_long_numbers_are_told_in_our_words(here, contents):
     (here/"bigint.json").write_text(contents)
     with pytest.raises(ValueError, match="bigint.json: it has a whole number of more than 4,300 digits") as e: open_keypoint_file(here/"bigint.json")
