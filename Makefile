@@ -17,6 +17,7 @@
 #   make grid         the experiments of the paper that are not in results/ yet (DATA=folder of data_3d_bandai.npz; P="--sections table2 --jobs 4"; hours on two cores)
 #   make benchmark    how fast everything is on this machine, against the plain reference (ten minutes on two cores; keep it quiet)
 #   make dist         the package's files for PyPI in dist/ (TAG=v0.1.0: fails unless that is the version)
+#   make dist-check   the same, and each file is installed into a fresh environment, lifts from another folder, and runs its tests
 #   make docs-check   every page of the docs site must build and show no error, broken link, stray Markdown or picture without words (in _html/, without Quarto)
 #   make docs         the docs site in _docs/, a plain preview where Quarto is not installed; GIT_URL= the repository's address, for links to its files
 
@@ -39,7 +40,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
 
-.PHONY: help setup test experiment tune lab film export clean-nbs readme refresh refresh-experiment weights transfer calibration grid benchmark dist docs-check docs
+.PHONY: help setup test experiment tune lab film export clean-nbs readme refresh refresh-experiment weights transfer calibration grid benchmark dist dist-check docs-check docs
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -118,6 +119,9 @@ dist: setup
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 
+dist-check: dist
+	PIP_EXTRA_INDEX_URL="$(TORCH_INDEX)" $(BIN)/python tests/dist_check.py dist </dev/null
+
 docs-check: setup
 	$(BIN)/python tests/docs_check.py </dev/null
 
@@ -126,7 +130,7 @@ docs: setup
 
 setup: $(VENV)/.stamp
 # torch first and alone: its index is for torch only, and where it cannot be reached pip goes on after a second
-$(VENV)/.stamp: constraints.txt settings.ini setup.py
+$(VENV)/.stamp: constraints.txt settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python >= 3.11 is needed, this is " + sys.version)'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Setting up $(VENV), once: this takes some minutes"

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import get_args
 
+from .files import quoted
 from .occlusion import resolve_occlusion
 from .recipes import AROUND, FitConfig, OWN_WALK, peer_fits, peer_recipe, peer_sizes, PEERS, Recipe, RECIPES, RELEASED_PRESETS, WITHOUT_EFFECT
 from .samplers import SAMPLERS
@@ -319,7 +320,7 @@ class Experiment(Question):
             kinds = get_args(f.type) or (f.type,)
             if "each" in f.metadata["roles"]: value = per_model(value)
             if {int, float} & set(kinds): value = _as_declared(value, kinds)
-            if not allows(value): raise ValueError(f"parameter {f.name}={value!r} is not allowed; {words} is")
+            if not allows(value): raise ValueError(f"parameter {f.name}={quoted(value)} is not allowed; {words} is")
             put(f.name, _as_float(value) if float in kinds else value)
         check_together(self)
         for name in ("occ", "backbone_occ"): put(name, resolve_occlusion(getattr(self, name) or self.occ))

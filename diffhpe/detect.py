@@ -7,13 +7,14 @@ __all__ = ['VIDEO_SUFFIXES', 'DETECTORS', 'Film', 'open_film', 'pictures_of', 'M
            'detect_people']
 
 # %% ../nbs/79_detect.ipynb #31e7d171
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .files import optional, phase_bar
+from .files import optional, phase_bar, quoted
 from .keypoint_files import KeypointFile
 from .layouts import LAYOUTS
 from .sightings import Sightings
@@ -30,13 +31,18 @@ class Film:
     n_frames:int         # that the file announces; some files are off by a few
 
 # %% ../nbs/79_detect.ipynb #5368acc7
+def _opencv():
+    "OpenCV, which keeps what its decoders say to itself."
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8"); os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    return optional("cv2", "reading a film", "detect")
+
 def open_film(
     path:str|Path, # of a video
 )->Film:
     "What a film says of itself, after a look at its first picture."
     path = Path(path)
     if not path.is_file(): raise ValueError(f"{path} is not there; the path of a film is allowed")
-    cv2 = optional("cv2", "reading a film", "detect")
+    cv2 = _opencv()
     film = cv2.VideoCapture(str(path))
     try:
         there, picture = film.read()
@@ -51,7 +57,7 @@ def pictures_of(
     film:Film, # as of `open_film`
 )->Iterator[np.ndarray]: # (h, w, 3) uint8, red, green, blue, upright
     "The film's pictures, one after the other."
-    cv2 = optional("cv2", "reading a film", "detect")
+    cv2 = _opencv()
     reader = cv2.VideoCapture(str(film.path))
     try:
         while True:
@@ -108,12 +114,12 @@ def get_detector(
     "The detector that is meant."
     if isinstance(detector, str):
         if detector not in DETECTORS:
-            raise ValueError(f"detector {detector!r} is unknown; allowed are {', '.join(DETECTORS)}, "
+            raise ValueError(f"detector {quoted(detector)} is unknown; allowed are {', '.join(DETECTORS)}, "
                              "or an object with a layout and a call")
         return DETECTORS[detector]()
     if not callable(detector) or getattr(detector, "layout", None) not in LAYOUTS:
         raise ValueError(f"a detector is an object with a call and a layout, one of {', '.join(LAYOUTS)}; "
-                         f"found {detector!r}")
+                         f"found {quoted(detector)}")
     return detector
 
 # %% ../nbs/79_detect.ipynb #28598db3

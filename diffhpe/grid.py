@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from .config import NUMBER, Experiment, parameter_names, read_number
 from .experiments import trainings
-from .files import ROOT
+from .files import ROOT, printable
 from .parallel import held
 from .plain import MAX_DEPTH, a_text, check_plain, in_short, one_of, read_json, record, rows_of, words_of
 from .results import run_folder, run_id
@@ -394,7 +394,10 @@ def main(
         parameters, settings = checked_pairs(given.p, parameter_names()), checked_pairs(given.s, option="-s")
         runs = read_grid(given.grid, split(given.sections), given.scale, **parameters)
         if given.list: list_runs(runs); return 0
+        if not (ROOT/"nbs/run_experiment.ipynb").is_file():
+            parser.error("a grid is run from a checkout of the repository, which an installed package is not; "
+                         "--list works")
         report = run_grid(runs, given.jobs, given.cluster, given.processes, split(given.devices), settings)
-    except ValueError as e: parser.error(str(e))
-    print("\n".join(report_lines(report)))
+    except ValueError as e: parser.error(printable(str(e)))
+    print("\n".join(map(printable, report_lines(report))))
     return int(any(r["state"] == "failed" for r in report))

@@ -21,6 +21,7 @@ from fastcore.script import call_parse, store_true
 from .bvh import check_fps, unit_metres
 from .camera import Camera, h36m_cameras
 from .clips import WINDOW
+from .files import printable
 from .joint_tables import check_knees, check_up, import_recording, known_tables
 from .motion_files import H36M_TEST, H36M_TRAIN, write_motion
 from .plain import read_json
@@ -270,4 +271,5 @@ def import_bvh(
                           fps=fps, skip=skip, source_fps=source_fps, skip_bad=skip_bad)
     except (ValueError, OSError) as e: raise SystemExit(f"{e}") from e
     name = Path(out).stem.removeprefix("data_3d_")
-    print(f"{out}: {describe_import(read)}\nload_dataset({name!r}, {str(Path(out).parent)!r}) reads it")
+    told = f"{out}: {describe_import(read)}\nload_dataset({name!r}, {str(Path(out).parent)!r}) reads it"
+    print("\n".join(map(printable, told.split("\n"))))

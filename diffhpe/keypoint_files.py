@@ -11,7 +11,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -40,7 +40,8 @@ def one_sentence(
     try: yield
     except FileNotFoundError: raise
     except ValueError as e:
-        raise ValueError(f"{path}: {' '.join(str(e).removeprefix(f'{path}: ').split())[:600]}") from e
+        text = " ".join(str(e).removeprefix(f"{path}: ").split())[:600]
+        raise ValueError(text if text.startswith(f"{path} ") else f"{path}: {text}") from e
     except Exception as e:
         raise ValueError(f"{path}: what it holds is not as any kind of file known here has it ({type(e).__name__}: "
                          f"{' '.join(str(e).split())[:200]})") from e
@@ -53,16 +54,23 @@ def load_json(
 )->object:  # lists, dicts, numbers and texts
     "What a JSON file holds; of JSON lines, and of JSON that a program has appended to, a list of what they hold."
     text = _text(path)
-    try: return json.loads(text)
+    try: return _parsed(text)
     except json.JSONDecodeError as e:
         if e.msg == "Extra data":
-            try: return _values(text)
+            try: return _parsed(text, _values)
             except json.JSONDecodeError: pass
         cut = e.pos >= len(text.rstrip()) or e.msg.startswith("Unterminated")
         how = ("whole " if cut else "", "; it ends too early, as if it were cut off" if cut else "")
         raise ValueError(f"it is no {how[0]}JSON ({e.msg}, line {e.lineno}, column {e.colno}){how[1]}; {KINDS}") from e
+
+def _parsed(text:str, read:Callable=json.loads)->object:
+    "What a text of JSON says."
+    try: return read(text)
+    except json.JSONDecodeError: raise
     except RecursionError as e:
         raise ValueError("its lists are nested too deep; those of keypoint files are at most ten deep") from e
+    except ValueError as e:
+        raise ValueError("it has a whole number of more than 4,300 digits; up to 15 are allowed") from e
 
 def _values(text:str)->list:
     "What JSON holds that comes one after the other."

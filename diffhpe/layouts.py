@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MADE', 'JOINTS', 'LAYOUTS', 'ODD', 'FOLDED', 'Layout', 'average', 'sources_of', 'make_layout', 'find_layout',
-           'tidy_joints', 'found_joints', 'share_outside', 'to_h36m', 'body_points', 'odd_body', 'body_note']
+           'tidy_joints', 'plain_numbers', 'found_joints', 'share_outside', 'to_h36m', 'body_points', 'odd_body',
+           'body_note']
 
 # %% ../nbs/60_layouts.ipynb #be491988
 from collections.abc import Mapping, Sequence
@@ -168,6 +169,18 @@ def tidy_joints(
     joints[nothing] = np.nan, np.nan, 0
     return joints
 
+# %% ../nbs/60_layouts.ipynb #4aca799e
+def plain_numbers(
+    values,              # nested lists, or an array
+    booleans:bool=False, # whether these are numbers, as they can be for what is visible
+)->np.ndarray:           # float64, of the same shape; NaN for None
+    "An array of numbers; texts are none."
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf":
+        kinds = set(map(type, np.array(values, object).ravel().tolist()))
+        if wrong := [kind for kind in kinds if issubclass(kind, (str, bytes, *(() if booleans else (bool, np.bool_))))]:
+            raise TypeError(f"there is a {wrong[0].__name__} among the numbers")
+    return np.asarray(values, np.float64)
+
 # %% ../nbs/60_layouts.ipynb #43a80d66
 def found_joints(
     keypoints,         # (F, K, 2) px, NaN where nothing was found
@@ -176,9 +189,9 @@ def found_joints(
 )->tuple[np.ndarray, np.ndarray]: # (F, K, 2) float64 px, 0 where nothing was found; (F, K) float64 confidence, 0 there
     "Keypoints and confidences after all checks; without confidences, 1 for what was found."
     try:
-        points, trust = (np.asarray(keypoints, np.float64),
-                         None if confidence is None else np.asarray(confidence, np.float64))
-    except (TypeError, ValueError) as e:
+        points, trust = (plain_numbers(keypoints),
+                         None if confidence is None else plain_numbers(confidence, booleans=True))
+    except (TypeError, ValueError, OverflowError) as e:
         raise ValueError("keypoints or confidence are no regular array of numbers; "
                          "(F, K, 2) and (F, K) are allowed") from e
     if points.ndim == 3 and points.shape[2] == 3:

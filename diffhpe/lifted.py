@@ -115,8 +115,6 @@ def put_file(
     "Write a file atomically; what cannot be one is refused in a sentence."
     path = Path(path)
     if path.is_dir(): raise ValueError(f"{path} is a folder; the path of a file is allowed")
-    put = contents if callable(contents) else lambda p: Path(p).write_text(contents, encoding="utf-8", newline="")
-    try: write_atomically(path, put)
-    except (FileExistsError, NotADirectoryError) as e:
-        raise ValueError(f"{path} cannot be written: {path.parent} is no folder") from e
+    def write(p): Path(p).write_text(contents, encoding="utf-8", errors="backslashreplace", newline="")
+    write_atomically(path, contents if callable(contents) else write)
     return path

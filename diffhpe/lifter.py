@@ -11,6 +11,7 @@ __all__ = ['TRAINED_FPS', 'SMOOTH', 'DEFAULT_WEIGHTS', 'to_model_rate', 'to_vide
 import warnings
 from dataclasses import dataclass
 from importlib.resources import files
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from .aggregators import get_aggregator
 from .camera import normalize_screen
 from .checkpoints import load_checkpoint
 from .coherence import constant_lengths
-from .files import optional
+from .files import optional, quoted
 from .framing import frame_person
 from .layouts import LAYOUTS, Layout, to_h36m
 from .lifted import LiftedMotion
@@ -160,7 +161,11 @@ class LiftOptions:
     progress_bar:bool=False    # on the terminal
 
     def __post_init__(self):
-        if self.hypotheses < 1: raise ValueError(f"hypotheses={self.hypotheses}; at least 1 is needed")
+        n, seed = self.hypotheses, self.seed
+        if not isinstance(n, Integral) or not 1 <= n <= 1000:
+            raise ValueError(f"hypotheses={quoted(n)}; at least 1 is needed, and 1,000 are the most")
+        if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+            raise ValueError(f"seed is {quoted(seed)}; a whole number from 0 to 2^63 - 1 is allowed")
         if not 0 <= self.fill <= 60: raise ValueError(f"fill is {self.fill}; 0 to 60 seconds are allowed")
         if not 0 <= self.smooth <= 10: raise ValueError(f"smooth is {self.smooth}; 0 to 10 seconds are allowed")
         get_sampler(self.sampler); get_aggregator(self.aggregate)  # their errors list the names

@@ -11,6 +11,7 @@ import atexit
 import json
 import os
 import platform
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,12 +23,16 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, distributed
 
+from .files import quoted
+
 # %% ../nbs/07_parallel.ipynb #5bd58deb
 def choose_device(
     device:str="auto",     # "auto", "cpu", "cuda" or "cuda:N"
     precision:str="fp32",  # "tf32" and "bf16" need CUDA
 )->torch.device:
     "The device of an experiment, with its float32 products set to TF32 or not."
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(device)):
+        raise ValueError(f"parameter device={quoted(device)} is not allowed; 'auto', 'cpu', 'cuda' and 'cuda:N' are")
     if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
     if device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"parameter device={device!r} is not allowed here, as PyTorch finds no CUDA device; "

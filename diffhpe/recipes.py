@@ -10,6 +10,7 @@ __all__ = ['RECIPES', 'PEERS', 'AROUND', 'OWN_WALK', 'WITHOUT_EFFECT', 'RELEASED
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
+from .files import quoted
 from .targets import LOSSES
 
 # %% ../nbs/41_recipes.ipynb #98217a3d
@@ -47,7 +48,7 @@ class FitConfig:
     def __post_init__(self):
         for f in fields(self):
             (allows, words), value = f.metadata["rule"], getattr(self, f.name)
-            if not allows(value): raise ValueError(f"{f.name}={value!r}{words}")
+            if not allows(value): raise ValueError(f"{f.name}={quoted(value)}{words}")
 
 # %% ../nbs/41_recipes.ipynb #03e514b7
 @dataclass(frozen=True)

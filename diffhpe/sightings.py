@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .layouts import JOINTS, LAYOUTS, tidy_joints
+from .layouts import JOINTS, LAYOUTS, plain_numbers, tidy_joints
 
 # %% ../nbs/70_sightings.ipynb #cb7066f3
 def holds_nothing(
@@ -33,7 +33,7 @@ def person_joints(
     if isinstance(keypoints, list) and any(isinstance(joint, list) for joint in keypoints):
         width = max(len(joint) for joint in keypoints if isinstance(joint, list))
         keypoints = [[np.nan]*width if holds_nothing(joint) else joint for joint in keypoints]
-    try: points, trust = np.array(keypoints, np.float64), None if scores is None else np.array(scores, np.float64)
+    try: points, trust = plain_numbers(keypoints), None if scores is None else plain_numbers(scores, booleans=True)
     except (TypeError, ValueError, OverflowError) as e:
         raise ValueError("a person's keypoints or scores are not a regular list of numbers; x, y, confidence by turns, "
                          "or lists of x and y, are allowed") from e

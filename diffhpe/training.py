@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from .checkpoints import load_checkpoint, model_config, read_tensors, save_checkpoint, save_tensors
 from .clips import WindowSet
 from .fast import quicken
-from .files import phase_bar, write_atomically
+from .files import phase_bar, sweep_temporary, write_atomically
 from .folded import without_dust
 from .metrics import mpjpe, root_align
 from .models import DiffHPE, draws
 from .names import check_weights
 from .optimisation import (
-    check_loss, cosine_rate, load_schedule, make_optimiser, make_schedule, optimiser_state, set_learning_rate,
-    train_step, training_loss, WeightAverage)
+    WeightAverage, check_loss, cosine_rate, load_schedule, make_optimiser, make_schedule, optimiser_state,
+    set_learning_rate, train_step, training_loss)
 from .parallel import copy_first, of_first, wait_for_all, world
 from .plain import a_number, a_text, either, in_short, named, one_of, parse_json, record, rows_of, words_of
 from .recipes import FitConfig
@@ -313,8 +313,7 @@ def begin_training(
     n_batches:int|None=None, # of an epoch, which the state is compared with; None: it is not
 )->Session:
     "A training from its beginning, or from the state on disk."
-    for pattern in (".*.safetensors.*", ".config.json.*", ".tmp??????"):  # of kills; the last are safetensors' own
-        for leftover in path.parent.rglob(pattern) if world()[0] == 0 else (): leftover.unlink()
+    if world()[0] == 0: sweep_temporary(path.parent)                   # what a killed training has left
     optimiser, progress = make_optimiser(model, config), Progress(learning_rate=config.learning_rate)
     schedule, average = make_schedule(optimiser, config), WeightAverage(model, config.ema) if config.ema else None
     if path.exists():

@@ -333,7 +333,7 @@ def test_the_command_hands_on_every_option(asked):
 @pytest.mark.parametrize("options, detector", [({}, "mediapipe"), (dict(detector="rtmlib"), "rtmlib")])
 def test_a_film_is_given_to_the_detector_that_is_asked_for(asked, monkeypatch, options, detector):
     given = []
-    def film_keypoints(film, name, folder, bar): given.append((film.name, name)); return open_keypoint_file("k.json")
+    def film_keypoints(film, name, folder, bar, say): given.append((film.name, name)); return open_keypoint_file("k.json")
     monkeypatch.setattr("diffhpe.command.film_keypoints", film_keypoints)
     lift_command.__wrapped__("walk.MP4", size="1920x1080", layout="coco", out="o.npz", **options)
     assert given == [("walk.MP4", detector)] and Path("o.npz").exists()

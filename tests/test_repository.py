@@ -1,5 +1,5 @@
 "The rules of the house that a program can check: floors, exported code, notebooks, README, pins, package data."
-import ast, io, re, subprocess, sys, tokenize
+import ast, io, re, subprocess, sys, tarfile, tokenize, tomllib
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -315,6 +315,19 @@ def test_data_and_weights_are_installed(tmp_path):
     def files(folder): return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     assert files(tmp_path / "lib/diffhpe") == files(ROOT / "diffhpe")
 
+def test_the_sdist_can_run_its_tests(tmp_path):
+    "What an sdist would hold is all that the tests look at; tests/dist_check.py builds it and runs them."
+    subprocess.run([sys.executable, "setup.py", "-q", "egg_info", "-e", tmp_path, "sdist", "-d", tmp_path], cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive: held = {n.partition("/")[2] for n in archive.getnames()}
+    parts = ("*", "tests/**/*", "nbs/*", "grids/*", ".github/**/*", "diffhpe/**/*", "results/*/metrics.json", "results/figures/*.png")
+    needed = {str(p.relative_to(ROOT)) for part in parts for p in ROOT.glob(part) if p.is_file()
+              and not {"__pycache__", ".ipynb_checkpoints"} & set(p.parts) and p.name != ".git"}
+    assert needed - held == set() and {"pyproject.toml", "setup.py", "settings.ini"} <= held
+
+def test_pip_knows_how_to_build_it():
+    "In pyproject.toml, and nothing else there: metadata has one home."
+    said = tomllib.loads((ROOT/"pyproject.toml").read_text(encoding="utf-8"))
+    assert set(said) == {"build-system"} and said["build-system"]["build-backend"] == "setuptools.build_meta"
 
 def test_the_data_page_is_of_the_present_embedded_set():
     from diffhpe.datasets import embedded_motion
