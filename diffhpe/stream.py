@@ -33,7 +33,7 @@ from .windows import FrameNoise, fade, lift_windows
 @dataclass(frozen=True)
 class StreamOptions:
     "What a stream takes by keyword."
-    latency:int|str=0          # pictures by which a pose comes after its own; or "half" or "full", of the model's window
+    latency:int|str=0          # pictures by which a pose comes after its own; "half" or "full", of the model's window
     every:int|None=None        # pictures between calls of the network, at most latency + 1; None: 1 without latency
     hypotheses:int=1           # H; with 1 the regression that the model wraps is asked alone
     sampler:str="fast"         # of `SAMPLERS`
@@ -54,9 +54,8 @@ class StreamOptions:
             raise ValueError(f"every is {self.every!r}; a whole number of pictures, 1 or more, is allowed")
         if not (whole(self.hypotheses) and self.hypotheses >= 1):
             raise ValueError(f"hypotheses={self.hypotheses}; at least 1 is needed")
-        for name, value, most in (("fill", self.fill, 5), ("smooth", self.smooth or 0, 1)):
-            if not 0 <= value <= most:
-                raise ValueError(f"{name} is {value}; 0 to {most} seconds are allowed in a stream")
+        for name, x, most in (("fill", self.fill, 5), ("smooth", self.smooth or 0, 1)):
+            if not 0 <= x <= most: raise ValueError(f"{name} is {x}; 0 to {most} seconds are allowed in a stream")
         get_sampler(self.sampler)  # its error lists the names
 
     def timing(self,
@@ -69,8 +68,7 @@ class StreamOptions:
         latency = named.get(self.latency, self.latency)
         if self.smooth is None and latency < named["half"]: smooth = 2*SMOOTH
         every = min(max(1, round(frames(length/3))), latency + 1) if self.every is None else self.every
-        if every > latency + 1:
-            raise ValueError(f"every={every} with a latency of {latency}; 1 to {latency + 1} is allowed")
+        if every > latency + 1: raise ValueError(f"every is {every}; {latency + 1} is allowed at latency {latency}")
         return latency, every, smooth
 
 # %% ../nbs/83_stream.ipynb #97e4805b
@@ -107,7 +105,8 @@ class Shot:
     total:np.ndarray|float=0. # (H, 17, 3) metres, weighted sum over windows
     weight:float=0.           # sum of the weights
 
-    def __post_init__(self): self.seen = bool(np.isfinite(self.pixels).all(-1).sum() >= 6) # as the lifter asks of a frame
+    def __post_init__(self):
+        self.seen = bool(np.isfinite(self.pixels).all(-1).sum() >= 6) # as many as the lifter asks of a frame
 
 # %% ../nbs/83_stream.ipynb #940944bb
 def last_visit(
@@ -212,8 +211,7 @@ class PoseStream:
         self.still = max(round(STILL*self.length) + 1 - ahead, 0) # frames of a window that are made up
         self.span = (self.length - 1 - self.still)/TRAINED_FPS # seconds of a window until now
         fading = fade(ahead, max(ahead - math.ceil(self.every*TRAINED_FPS/fps - 1e-6), 0))
-        before = np.full(self.length - ahead - self.still, 1e-6)
-        self.weights = np.concatenate([before, fading, np.zeros(self.still)])
+        self.weights = np.pad(fading, (self.length - ahead - self.still, self.still), constant_values=1e-6)
         self.shots = deque(maxlen=math.ceil((self.span + max(1, self.how.fill))*fps) + self.latency + 2)
         self.pushed = self.given = 0          # pictures that came, and that were answered
         self.asked, self.finished = -1, False # the last picture when the network was asked; nothing may follow
@@ -226,7 +224,7 @@ class PoseStream:
         "Take the next picture, and give the pose that is due."
         self.shots.append(self.take(keypoints, confidence, seconds))
         self.pushed += 1
-        last, full = self.pushed - 1, round(self.span*self.fps)
+        last, full = self.pushed - 1, int(self.span*self.fps + 1e-6)
         if (last - full) % self.every == 0 and (last >= full or self.latency < full): self.ask()
         return self.answer() if self.pushed > self.latency else None
 
@@ -299,7 +297,7 @@ def answer(self:PoseStream)->StreamedPose:
     how, n = self.how, self.given
     self.given += 1
     near = self.shots[0].frame
-    shot, now = self.shots[n - near], self.shots[-1].seconds
+    shot = self.shots[n - near]
     there = are_there(self.shots, how.fill) & np.array([s.weight > 0 for s in self.shots])
     hidden = np.full((how.hypotheses, 17, 3), np.nan, np.float32)
     seen = np.isfinite(shot.pixels).all(-1)
