@@ -3,6 +3,7 @@
 #                     P="-p dataset cmu -p data_dir FOLDER" sets any other parameter, OUT= the executed notebook
 #   make tune         random search of a model's learning rate and dropout, P= as above (MODEL=diffhpe-2d); called again, it continues
 #   make lab          JupyterLab on the notebooks
+#   make film         lift the example and draw the film that the README opens with, into runs/ (FILM=nbs/images writes the README's own)
 #   make test         everything that must hold
 #   make setup        the set-up alone
 #   make export       write diffhpe/ from the notebooks
@@ -16,7 +17,7 @@
 #   make grid         the experiments of the paper that are not in results/ yet (DATA=folder of data_3d_bandai.npz; P="--sections table2 --jobs 4"; hours on two cores)
 #   make benchmark    how fast everything is on this machine, against the plain reference (ten minutes on two cores; keep it quiet)
 #   make dist         the package's files for PyPI in dist/ (TAG=v0.1.0: fails unless that is the version)
-#   make docs-check   every page of the docs site must build, show no error and have no broken link (in _html/, without Quarto)
+#   make docs-check   every page of the docs site must build and show no error, broken link, stray Markdown or picture without words (in _html/, without Quarto)
 #   make docs         the docs site in _docs/, a plain preview where Quarto is not installed; GIT_URL= the repository's address, for links to its files
 
 # the first of these that is new enough; PYTHON=/path/to/python3.12 takes another
@@ -27,6 +28,7 @@ BIN  := $(VENV)/bin
 OCC  ?= consecutive
 OUT  ?= runs/$(OCC).ipynb
 P    ?=
+FILM ?= runs
 DATA ?=
 MODEL ?= diffhpe-2d
 # Where torch comes from. With an NVIDIA driver: PyPI, whose Linux build is the CUDA one (2.7 GB). Without: the CPU build (190 MB).
@@ -37,13 +39,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
 
-.PHONY: help setup test experiment tune lab export clean-nbs readme refresh refresh-experiment weights transfer calibration grid benchmark dist docs-check docs
+.PHONY: help setup test experiment tune lab film export clean-nbs readme refresh refresh-experiment weights transfer calibration grid benchmark dist docs-check docs
 help:
 	@sed -n 's/^#   //p' Makefile
 
 experiment: setup
 	@mkdir -p "$(dir $(OUT))"
 	$(BIN)/papermill nbs/run_experiment.ipynb "$(OUT)" -p occ $(OCC) $(P) </dev/null
+	@$(BIN)/python -c 'import sys, nbformat; [print("".join(o.data["text/markdown"])) for c in nbformat.read(sys.argv[1], 4).cells \
+		if "ending" in c.metadata.get("tags", []) for o in c.get("outputs", []) if "text/markdown" in o.get("data", {})]' "$(OUT)"
 
 tune: setup
 	@mkdir -p runs
@@ -51,6 +55,13 @@ tune: setup
 
 lab: setup
 	PATH="$(abspath $(BIN)):$$PATH" jupyter lab $$(test "$$(id -u)" -ne 0 || echo --allow-root) $(P)
+
+film: setup
+	@mkdir -p runs "$(FILM)"
+	$(BIN)/diffhpe_lift diffhpe/data/example.json --size 1920x1080 --layout coco --out runs/walk.npz --view runs/walk.html
+	$(BIN)/python -c 'import sys; from diffhpe.film import write_story; from diffhpe.lifted_files import read_lifted; \
+		[print(*write_story(read_lifted("runs/walk.npz"), f"{sys.argv[1]}/walk-{name}.gif", paper)) \
+		for name, paper in (("light", "#ffffff"), ("dark", "#0d1117"))]' "$(FILM)"
 
 # in this order: package = notebooks = clean, the notebooks' own tests, the docs, a small run as a user starts it, pytest
 test: setup

@@ -186,6 +186,7 @@ def check_outputs(
 def write_all(
     motions:Sequence, # `LiftedMotion`, one for each person
     paths:Sequence,   # of the files to write
+    video:str|Path|None=None, # that was lifted; pages show it
 )->None:
     "Write motions in all forms that are asked for, and print what became of them."
     for m in motions:
@@ -193,7 +194,8 @@ def write_all(
         print(f"{f'person {m.person}' if m.person else 'one person'}: {len(m)} frames from frame {m.first_frame}, "
               f"{seen:.0%} of the joints seen, distance {far:.1f} m")
     for path in paths:
-        for written, missing in write(motions[0] if len(motions) == 1 else motions, path).items():
+        options = dict(video=video) if video and WRITERS[path.suffix.lower()] is write_viewer else {}
+        for written, missing in write(motions[0] if len(motions) == 1 else motions, path, **options).items():
             print(f"{written}{f' ({missing})' if missing else ''}")
 
 # %% ../nbs/80_command.ipynb #c504854a
@@ -231,8 +233,9 @@ def lift_command(
         paths, shape = check_outputs(outputs, given), parse_size(size)
         options = dict(hypotheses=hypotheses, sampler=sampler, aggregate=aggregate, coherent=coherent, fill=fill,
                        smooth=smooth, threshold=threshold, mirrored=mirrored, seed=seed, field_of_view=fov)
+        video = None if mirrored or fps or given.suffix.lower() not in VIDEO_SUFFIXES else given
         if given.suffix.lower() in VIDEO_SUFFIXES: given = film_keypoints(given, detector, ".", sys.stderr.isatty())
         motions = lift_file(given, Lifter.load(weights, device), shape, layout, person, fps, focal=focal,
                             progress_bar=sys.stderr.isatty(), **options)
-        write_all(motions, paths)
+        write_all(motions, paths, video)
     except (ValueError, OSError, ImportError) as e: raise SystemExit(f"{e}") from e

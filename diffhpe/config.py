@@ -44,6 +44,7 @@ class FitConfig:
     mirror:bool=_among(False, True)        # mirror each clip with probability 1/2
     ema:float=_within(0, .99999, default=0.)          # decay of the average of the weights that is kept; 0: none
     gradient_clip:float=_within(0, 1e6, default=0.)   # largest norm of the gradient; 0: any
+    start_share:float=_within(0, 1, default=0.)       # of the clips of a diffusion, that are noised to the last step
 
     def __post_init__(self):
         for f in fields(self):
@@ -65,6 +66,7 @@ class Recipe:
     mirror:bool=False         # half of the clips are mirrored
     ema:float=0.              # decay of the average of the weights
     gradient_clip:float=0.    # largest norm of the gradient
+    start_share:float=0.      # of the clips of a diffusion, that are noised to the last step, where samplers start
 
 RECIPES = dict(
     paper=Recipe(),
@@ -238,7 +240,8 @@ def recipe_of(
     recipe = RECIPES["paper" if name == "mixste" and model != "mixste" else name]
     if model.startswith("diffhpe"): recipe = replace(recipe, loss="mse")
     given = {f.name: getattr(experiment, f.name) for f in fields(Recipe)}
-    return replace(recipe, **{k: v for k, v in given.items() if v is not None})
+    recipe = replace(recipe, **{k: v for k, v in given.items() if v is not None})
+    return recipe if model.startswith("diffhpe") else replace(recipe, start_share=0.)  # the others have no steps
 
 # %% ../nbs/50_config.ipynb #69e0b6e5
 def check_together(
@@ -262,6 +265,9 @@ def check_together(
                                            "model='diffhpe-wrapper' and 'refiner' have")
     if e.loss == "mixste" and e.model != "mixste":
         refuse("loss='mixste'", f"with {of_model}; recipe='mixste' gives a Wrapper's backbone this loss")
+    if e.start_share and not any(m.startswith("diffhpe") for m in wanted):
+        refuse(f"start_share={e.start_share:g}", f"with {of_model}, whose training has no steps of a diffusion; "
+                                                 "model='diffhpe-2d' and 'diffhpe-wrapper' have")
     for m in wanted:
         r = recipe_of(e, m)
         if m in ("diffhpe-2d", "gcn") and r.residual and not r.linear_start:
@@ -297,6 +303,8 @@ class Experiment(Question):
     mirror:bool|None=param(None, _maybe)                       # half of the clips are mirrored
     ema:float|None=param(None, _number(float, 0, .99999))      # decay of the average of the weights; 0: none
     gradient_clip:float|None=param(None, _number(float, 0, 10**6)) # largest norm of the gradient; 0: any
+    # share of a diffusion's training clips at the last step, where samplers start; the others are uniform
+    start_share:float|None=param(None, _number(float, 0, 1))
     # stop each training after so long, to be continued by the same call
     minutes:float|None=param(None, _number(float, 0, 10**6), "session")
     resume:bool=param(True, _bool, "session")                  # continue what the run folder holds

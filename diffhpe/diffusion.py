@@ -63,11 +63,13 @@ def draw_training_noise(
     x0:Tensor,                          # (B, ...) clean poses
     n_steps:int,                        # T
     generator:torch.Generator|None=None,  # on any device; None is PyTorch's own, of x0's device
+    start_share:float=0.,               # of the examples, that are put at the last step, T-1; the paper's is 0
 )->tuple[Tensor, Tensor]:               # t (B,) int64 in 0..T-1, eps like x0
     "A step and a noise for each example, section 3.4 steps 1 and 2."
     device = x0.device if generator is None else generator.device
     t = torch.randint(n_steps, (len(x0),), generator=generator, device=device)
     eps = torch.randn(x0.shape, generator=generator, device=device, dtype=x0.dtype)
+    if start_share: t[torch.rand(len(x0), generator=generator, device=device) < start_share] = n_steps - 1
     return t.to(x0.device), eps.to(x0.device)
 
 # %% ../nbs/21_diffusion.ipynb #da9a68ae

@@ -118,9 +118,10 @@ class PoseDiffusion(Conditioned):
         t:int|None=None,  # one step for all; None: uniform for each clip
         share:slice=slice(None), # whose loss is wanted; steps and noise are drawn for all clips
         kind:str="mse",   # of `LOSSES`; the paper's is the mean square
+        start_share:float=0., # of the clips, whose step is the last one, T-1
     )->Tensor:            # scalar
         "Mean squared error of what is predicted, the noise in the paper (section 3.4)."
-        steps, eps = draw_training_noise(poses, self.n_steps, generator)
+        steps, eps = draw_training_noise(poses, self.n_steps, generator, start_share)
         steps = steps if t is None else torch.full_like(steps, t)
         keypoints, poses, steps, eps = (x[share] for x in (keypoints, poses, steps, eps))
         condition = self.encode(keypoints)

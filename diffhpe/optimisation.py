@@ -29,10 +29,11 @@ def training_loss(
     share:slice=slice(None), # of the clips, whose loss is wanted
     kind:str="mse",   # "mse", "mpjpe", or "mixste" for a regression
     mirror:bool=False, # mirror each clip with probability 1/2
+    start_share:float=0., # of the clips of a diffusion, that are noised to the last step
 )->Tensor:            # scalar
     "The loss of a pose (a regression) or of what DiffHPE predicts (section 3.4)."
     if mirror: keypoints, poses = mirror_half(keypoints, poses, generator)
-    if hasattr(model, "loss"): return model.loss(keypoints, poses, generator, t, share, kind)
+    if hasattr(model, "loss"): return model.loss(keypoints, poses, generator, t, share, kind, start_share)
     predicted = model(keypoints[share]).to(poses.dtype)
     return mixste_loss(predicted, poses[share]) if kind == "mixste" else prediction_loss(kind, predicted, poses[share])
 
@@ -58,11 +59,13 @@ def train_step(
     kind:str="mse",            # of `training_loss`
     mirror:bool=False,         # of `training_loss`
     gradient_clip:float=0.,    # largest norm of the gradient; 0: any
+    start_share:float=0.,      # of `training_loss`
 )->Tensor:                     # (), the loss before the step, on its device
     "One step down the gradient of one batch."
     if len(keypoints) < world()[1]:                       # too few to be shared: all do the same
         with alone():
-            return train_step(model, optimiser, keypoints, poses, seed, step, precision, kind, mirror, gradient_clip)
+            return train_step(model, optimiser, keypoints, poses, seed, step, precision, kind, mirror, gradient_clip,
+                              start_share)
     model.train()
     (rank, size), share = world(), my_share(len(keypoints))
     cuda = [keypoints.device] if keypoints.is_cuda else []
@@ -71,7 +74,7 @@ def train_step(
         torch.manual_seed(seed_of(seed, step, 1 + rank))
         with autocast:
             loss = training_loss(model, keypoints, poses, generator_of(seed, step), share=share, kind=kind,
-                                 mirror=mirror)
+                                 mirror=mirror, start_share=start_share)
     loss = loss*((share.stop - share.start)/len(keypoints))
     optimiser.zero_grad(set_to_none=True)
     loss.backward()

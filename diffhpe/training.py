@@ -294,6 +294,8 @@ def describe(
     return dict(model_config(model), seed=seed, precision=precision, clips=len(train.clips), occlusion=train.occlusion,
                 **asdict(config), **(notes or {}))
 
+_OF_STEP = ("mirror", "gradient_clip", "start_share") # of a `FitConfig`, and arguments of `train_step` by these names
+
 # %% ../nbs/52_training.ipynb #c1c51a4f
 def fit(
     model:nn.Module,       # a `MixSTE` or a `DiffHPE`; trained in place
@@ -317,7 +319,7 @@ def fit(
     description = describe(model, train, config, seed, precision, notes)
     session = begin_training(folder/"training.safetensors", model, config, description, resume)
     progress, settings = session.progress, dict(seed=seed, device=device, max_windows=max_windows)
-    how = dict(precision=precision, kind=config.loss, mirror=config.mirror, gradient_clip=config.gradient_clip)
+    how = dict(precision=precision, kind=config.loss, **{k: getattr(config, k) for k in _OF_STEP})
     n, saved, stop = train.n_batches(config.batch_size), time.time(), time.time() + 60*(minutes or 0)
     result = lambda finished: FitResult(best_model(folder, model), progress, finished, folder)
     with phase_bar(total=n*config.epochs, initial=progress.step, desc=f"fit {label}", unit="step",

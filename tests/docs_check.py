@@ -1,7 +1,31 @@
-"The docs site: every notebook becomes a page, none shows an error, no link between pages, to a place in a page or to a file is broken. `make docs-check` runs it."
+"""The docs site: every notebook becomes a page; no page shows an error, Markdown as text, a block wider than its column (on the method's pages) or a
+picture without a description; no link to a page, a place in a page or a file is broken. `make docs-check` runs it."""
 import re, sys
+from html.parser import HTMLParser
 
 from docs_preview import ROOT, preview
+
+COLUMNS = 120   # of code that fits the page's column at 1280 pixels, as of tests/docs_preview.css
+ENS = 88        # of a formula that does: a rough measure, each sign half an em wide
+
+class Text(HTMLParser):
+    "The visible text of a page outside code and formulas, block by block."
+    SILENT = {"pre", "code", "script", "style", "math", "svg", "title", "head"}
+    def __init__(self): super().__init__(); self.depth, self.parts = 0, []
+    def handle_starttag(self, tag, attrs): self.depth += tag in self.SILENT
+    def handle_endtag(self, tag): self.depth -= tag in self.SILENT
+    def handle_data(self, data):
+        if not self.depth: self.parts.append(data)
+
+MARKS = [(r"\]\(", "a link"), (r"(?<!\w)\*\*\w|\w\*\*(?!\w)", "bold text"), (r"`+\w[^`]*`", "code"), (r"\$\$|(?<![\w$\\])\$[^\s$][^$\n]{0,80}\$(?!\w)", "a formula"),
+         (r"^#{1,6} \w", "a heading"), (r"^\|.*\|\s*$", "a table"), (r"\{=html\}|:::", "a mark of Pandoc's")]
+
+def markdown_shown(name, html):
+    "Markdown that a reader would see as such."
+    page = Text(); page.feed(html)
+    text = "".join(page.parts)
+    for pattern, what in MARKS:
+        for m in re.finditer(pattern, text, re.M): yield f"{name} shows {what} as Markdown: {text[max(0, m.start() - 30):m.end() + 30].strip()!r}"
 
 def errors(name, nb):
     "Outputs of a page that are errors."
@@ -9,12 +33,40 @@ def errors(name, nb):
 
 def broken(name, html, places, out):
     "Links and images of a page that lead nowhere; `places` has the ids of each page."
-    for url in sorted(set(re.findall(r'<(?:a|img)\b[^>]*?\s(?:href|src)="([^"]*)"', html))):
+    for url in sorted(set(re.findall(r'<(?:a|img|source)\b[^>]*?\s(?:href|src|srcset)="([^"]*)"', html))):
         file, _, place = url.partition("#")
         if re.match(r"[a-z]+:", url): continue
         if file and file not in places:
             if not (out / file).resolve().exists(): yield f"{name} links to {url}, but there is no {file}"
         elif place and place not in places[file or name]: yield f"{name} links to {url}, but {file or 'the page'} has no place #{place}"
+
+def undescribed(name, html):
+    "Images without words for those who don't see them."
+    for image in re.findall(r"<img\b[^>]*>", html):
+        alt = re.search(r'\balt="([^"]*)"', image)
+        if not alt or alt[1].strip() in ("", "figure"): yield f"{name} has an image without a description: {image[:80]}…"
+
+def width(tex):
+    "How wide a line of a formula is, in half ems: its signs without the commands that draw nothing, the longer half of a fraction."
+    fraction = re.compile(r"\\[dt]?frac\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\w)\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\w)")
+    tex = re.sub(r"\\tag\{[^}]*\}|\\(?:begin|end)\{[^}]*\}(?:\{[^}]*\})?", "", tex)
+    while (m := fraction.search(tex)): tex = tex[:m.start()] + max(m[1], m[2], key=len) + tex[m.end():]
+    tex = re.sub(r"\\(?:left|right|[bB]igg?[lrm]?|mathbf|mathrm|mathbb|mathcal|bm|text|textstyle|displaystyle|operatorname|hat|bar|tilde|sqrt|big)\b", "", tex)
+    tex = re.sub(r"\\qquad", "wwww", re.sub(r"\\quad", "ww", re.sub(r"\\[a-zA-Z]+", "x", tex)))
+    return len(re.sub(r"\\[,;:! ]|[{}&^_\s]|\\\\", "", tex))
+
+def too_wide(name, html):
+    "Code and formulas of a page that would have to be scrolled at 1280 pixels."
+    for code in re.findall(r'<div class="highlight"><pre>(.*?)</pre>', html, re.S):
+        for line in re.sub(r"<[^>]+>", "", code).replace("&quot;", '"').replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").split("\n"):
+            if len(line) > COLUMNS: yield f"{name} has code of {len(line)} columns: {line.strip()[:80]}…"
+
+def formulas(name, nb):
+    "Display formulas of a page that are too wide for it."
+    for c in nb.cells:
+        for tex in re.findall(r"\$\$(.+?)\$\$", c.source, re.S) if c.cell_type == "markdown" else []:
+            for line in tex.split("\\\\"):
+                if width(line) > ENS: yield f"{name} has a formula that is too wide (about {width(line)/2:.0f} em): {line.strip()[:80]}…"
 
 def main():
     out = ROOT / "_html"
@@ -23,8 +75,10 @@ def main():
     places = {file: set(re.findall(r'\sid="([^"]+)"', html)) for _, file, html in pages.values()}
     faults = [f"{p.name} has no page" for p in sorted((ROOT / "nbs").glob("[!._]*.ipynb")) if p.name not in pages]
     faults += [f"several notebooks become {file}" for file in places if sum(file == f for _, f, _ in pages.values()) > 1]
-    for name, (nb, file, html) in pages.items(): faults += [*errors(name, nb), *broken(file, html, places, out)]
+    for name, (nb, file, html) in pages.items():
+        faults += [*errors(name, nb), *broken(file, html, places, out), *markdown_shown(file, html), *undescribed(file, html)]
+        if name[:2].isdigit() or name == "tutorial.ipynb": faults += [*too_wide(file, html), *formulas(file, nb)]
     if faults: sys.exit("\n".join(f"docs: {s}" for s in faults))
-    print(f"docs: {len(pages)} pages, no errors, no broken links")
+    print(f"docs: {len(pages)} pages, no errors, no broken links, no Markdown as text, nothing too wide, all pictures described")
 
 if __name__ == "__main__": main()

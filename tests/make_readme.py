@@ -24,8 +24,18 @@ def only_output(cell):
     return cell
 
 def from_root(match):
-    "A relative link of a notebook in nbs/, as it must read in the root."
-    return f"]({posixpath.normpath(posixpath.join('nbs', match[1]))}"
+    "A relative link or image of a notebook in nbs/, as it must read in the root."
+    return match[1] + posixpath.normpath(posixpath.join("nbs", match[2]))
+
+def whole_numbers(text):
+    "Markdown in whose tables no number is parted from what belongs to it: ± 1.2, %, (n = 1)."
+    def row(m): return re.sub(r"(?<=\d) (?=[±%(])|(?<=±) (?=\d)|(?<=n) (?==)|(?<==) (?=\d)", "\N{NO-BREAK SPACE}", m[0])
+    return re.sub(r"^\|.*$", row, text, flags=re.M)
+
+def with_address(text):
+    "The repository's address where a reader is to clone it, once settings.ini has one."
+    address = re.search(r"^git_url = *(\S*)", (ROOT / "settings.ini").read_text(encoding="utf-8"), re.M)[1]
+    return text.replace("ADDRESS-OF-THIS-REPOSITORY", address) if address else text
 
 def readme():
     "The text of README.md."
@@ -34,8 +44,9 @@ def readme():
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources["outputs"]:
         raise ValueError("index.ipynb has a figure among its outputs; README.md can only show image files: link one by ![title](../path)")
-    text = re.sub(r"\]\((?![a-z]+:|#|/)([^)#\s]+)", from_root, text)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    text = re.sub(r"(\]\()(?![a-z]+:|#|/)([^)#\s]+)", from_root, text)
+    text = re.sub(r'(\b(?:src|srcset)=")(?![a-z]+:|/)([^"\s]+)', from_root, text)
+    return with_address(whole_numbers(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"))
 
 if __name__ == "__main__":
     (ROOT / "README.md").write_text(readme(), encoding="utf-8")

@@ -259,7 +259,9 @@ def places(page):
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_links_lead_somewhere(page):
     "Links of the pages that GitHub shows; those of the docs site are checked by tests/docs_check.py."
-    links = re.findall(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]*))?\)", (ROOT / page).read_text(encoding="utf-8"))
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]*))?\)", text)
+    links += [(image, "") for image in re.findall(r'\b(?:src|srcset)="(?![a-z]+:)([^"\s]+)"', text)]
     broken = [link for link, _ in links if not (ROOT / link).exists()]
     broken += [f"{link}#{place}" for link, place in links if place and (link or page).endswith(".md") and (ROOT / (link or page)).exists() and place not in places(link or page)]
     report([f"{page} links to {link}, which is not there" for link in broken])

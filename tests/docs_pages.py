@@ -1,0 +1,233 @@
+"""What nbdev makes of the notebooks for the docs, and what is done to it: sources under signatures, links that lead somewhere, mathematics as MathML.
+
+Both sites are made from these pages, Quarto's and the plain preview."""
+import ast, base64, gc, os, re, unicodedata, warnings
+from functools import cache
+from html import escape, unescape
+from pathlib import Path
+
+import nbformat
+from latex2mathml.converter import convert
+from execnb.nbio import mk_cell
+from nbdev.config import get_config
+from nbdev.processors import FilterDefaults
+from nbdev.serve import proc_nbs
+
+from make_readme import whole_numbers, with_address
+
+ROOT = Path(__file__).parents[1]
+OPEN = ("0", "2", "3", "4")   # tens of the notebooks whose code is open on the site; elsewhere it is folded
+
+@cache
+def config():
+    "settings.ini, read once."
+    return get_config(path=ROOT)
+
+# --- links
+
+@cache
+def patched():
+    "Methods with a heading of their own, as `class.method` in lower case: those that `@patch` puts into a class. Others are in the class's own cell."
+    source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "diffhpe").glob("*.py"))
+    return {f"{c}.{f}".lower() for f, c in re.findall(r"def (\w+)\(\s*self ?: ?(\w+)", source)}
+
+def plain_links(text):
+    """Markdown of a page in nbs/ with links that lead somewhere: from page to page without the address of the site, and to a file of the
+    repository as `../file`, or, where GIT_URL names the repository's address, to the file there. Images of the repository are embedded.
+    A link whose text nbdev made into a link of its own keeps that one alone: Markdown has no links in links."""
+    text = re.sub(rf"\]\({re.escape(config().doc_baseurl)}/", "](", text)
+    text = re.sub(r"\[\[(`[^`\]]+`)\]\(([^)]+)\)\]\([^)]+\)", r"[\1](\2)", text)
+    text = re.sub(r"(\]\(\w+\.html#)(\w+)(\.\w+)\)", lambda m: m[0] if m[2] + m[3] in patched() else f"{m[1]}{m[2]})", text)
+    text = re.sub(rf"\]\(/blob/{config().branch}/", "](../", text)
+    def image(m): return f"{m[1]}data:image/png;base64,{base64.b64encode((ROOT / m[2]).read_bytes()).decode()})"
+    text = re.sub(r"(!\[[^\]]*\]\()\.\./([^)\s]+\.png)\)", lambda m: image(m) if (ROOT / m[2]).exists() else m[0], text)
+    text, home = with_address(whole_numbers(text)), os.environ.get("GIT_URL")
+    return re.sub(r"\]\(\.\./", f"]({home}/blob/{config().branch}/", text) if home else text
+
+def with_plain_links(cell):
+    "nbdev's last step on a page's cell."
+    if cell.cell_type == "markdown" and cell.source: cell.source = plain_links(cell.source)
+    for o in cell.get("outputs", []):
+        if "text/markdown" in o.get("data", {}): o["data"]["text/markdown"] = plain_links("".join(o["data"]["text/markdown"]))
+
+# --- sources
+
+def without_directives(source):
+    return re.sub(r"^#\|.*\n?", "", source, flags=re.M).strip("\n")
+
+def exported(cell):
+    "The code of an exported cell, None for other cells and for cells of imports alone."
+    known = getattr(cell, "directives_", None)           # nbdev has taken them out of a cell's source
+    here = known if known is not None else re.findall(r"^#\|\s*(\w+)", cell.source, re.M)
+    if cell.cell_type != "code" or not {"export", "exporti", "exports"} & set(here): return None
+    code = without_directives(cell.source)
+    return code if any(not isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(code).body) else None
+
+def signature(node, code):
+    "The head of a function, or of a class with its fields or its `__init__`, as it is in the source; None where head and body share a line."
+    lines, end = code.split("\n"), node.body[0].lineno - 1
+    if isinstance(node, ast.ClassDef):
+        methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+        init = next((signature(n, code) for n in methods if n.name == "__init__"), None)
+        last = methods[0].lineno - len(methods[0].decorator_list) - 1 if methods else node.end_lineno
+        return "\n".join([lines[node.lineno - 1], init] if init else lines[node.lineno - 1:last]).rstrip()
+    return "\n".join(lines[node.lineno - 1:end]).rstrip() if end >= node.lineno else None
+
+def names(code):
+    "The public functions and classes of a cell, by the name under which nbdev shows them: name → node."
+    found = {}
+    for node in ast.parse(code).body:
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)): continue
+        patch = any(ast.unparse(d).split("(")[0] in ("patch", "patch_to") for d in node.decorator_list)
+        of = ast.unparse(node.args.args[0].annotation) if patch and node.args.args and node.args.args[0].annotation else None
+        found[f"{of}.{node.name}" if of else node.name] = node
+    return found
+
+FENCE = re.compile(r"^```.*?\n(.*?)^```[ \t]*\n?", re.M | re.S)
+
+def readable(code):
+    "A signature as nbdev writes it, without links and without the places that types come from."
+    code = re.sub(r"\[`([^`\]]+)`\]\([^)]*\)", r"\1", code)
+    return re.sub(r"\b(?:__main__|torch\._C|collections\.abc|torch\.nn\.modules\.\w+|torch\.nn)\.", "", code)
+
+class Sources:
+    "Puts the code of each exported cell under its signature: open on the floors of the method, where it takes the signature's place, folded elsewhere."
+    def __init__(self, nb):
+        name = Path(nb.path_).name
+        self.nb, self.open, self.done, self.home = nb, name[:2].isdigit() and name[0] in OPEN, set(), {}
+        for i in range(len(nb.cells) - 1, -1, -1):
+            if (code := exported(nb.cells[i])) is None: continue
+            self.home |= {name: (code, node) for name, node in names(code).items()}
+            # constants have no signature: their code is shown in their place
+            if all(n.split(".")[-1].startswith("_") for n in names(code)): nb.cells.insert(i + 1, mk_cell(self.block(code), "markdown"))
+        if name == "all_names.ipynb": nb.cells.append(mk_cell(all_names(), "markdown"))
+        for i, cell in enumerate(nb.cells): cell.idx_ = i
+
+    def block(self, code):
+        "Code, open or folded."
+        code = f"```python\n{code}\n```"
+        return code if self.open else f"<details><summary>Code</summary>\n\n{code}\n\n</details>"
+
+    def __call__(self, cell):
+        if cell.cell_type != "code": return
+        shown = re.search(r"show_doc\(([\w.]+)", cell.source)
+        if not shown:
+            if refusals(cell.source): cell.source = f"#| code-fold: true\n#| code-summary: \"What is refused\"\n{cell.source}"
+            return
+        for o in cell.get("outputs", []):
+            if "text/markdown" in o.get("data", {}):
+                o["data"]["text/markdown"] = self.shown(shown[1], "".join(o["data"]["text/markdown"]))
+
+    def shown(self, name, text):
+        "nbdev's text about a name, with its code. A wrapped method loses its class in nbdev's heading."
+        text = re.sub(r"^### .*$", f"### {name}", text, count=1, flags=re.M)
+        if name not in self.home: return FENCE.sub(lambda m: m[0].replace(m[1], readable(m[1])), text, count=1)
+        code, node = self.home[name]
+        first, head = code not in self.done, signature(node, code)
+        self.done.add(code)
+        if self.open and first: return FENCE.sub("", text, count=1).rstrip() + f"\n\n{self.block(code)}\n"
+        text = FENCE.sub(lambda m: f"```python\n{head}\n```\n" if head else m[0].replace(m[1], readable(m[1])), text, count=1)
+        return text.rstrip() + (f"\n\n{self.block(code)}\n" if first else "\n")
+
+def refusals(source):
+    "Whether a lesson does nothing but show what is refused."
+    try: body = ast.parse(without_directives(source)).body
+    except SyntaxError: return False
+    def refuses(node):
+        if isinstance(node, ast.For): return all(map(refuses, node.body))
+        return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "test_fail"
+    return bool(body) and all(map(refuses, body))
+
+def all_names():
+    "Every public name of the package with its first sentence, for the page of all names."
+    rows = []
+    for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb")):
+        page = re.sub(r"^\d+_", "", path.stem)
+        for c in nbformat.read(path, 4).cells:
+            code = exported(c)
+            for name, node in (names(code) if code else {}).items():
+                if name.split(".")[-1].startswith("_"): continue
+                text = (ast.get_docstring(node) or "").split("\n")[0].replace("|", "\\|").replace("\\\\|", "\\|")
+                rows.append((name.lower(), f"| [`{name}`]({page}.html#{name.lower()}) | [{page}]({page}.html) | {text} |"))
+    rows = [row for _, row in sorted(rows)]
+    return "\n".join([f"{len(rows)} functions, classes and methods with an entry of their own.\n", "| name | module | what it is |", "|---|---|---|", *rows])
+
+# --- descriptions of figures
+
+def plain(text):
+    "Markdown as the words that are read."
+    text = re.sub(r"```.*?```|\$\$.*?\$\$", " ", text, flags=re.S)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    return re.sub(r"\s+", " ", re.sub(r"^\s*(?:[-*]|\d+\.|#+)\s+|[`*]|^\|.*$", "", text, flags=re.M)).strip()
+
+def cut(text, most=240):
+    "The beginning of a text, whole sentences where they fit."
+    if len(text) <= most: return text
+    ends = [m.end() for m in re.finditer(r"[.:;!?](?=\s)", text[:most])]
+    return text[:ends[-1]].strip() if ends else text[:most].rsplit(" ", 1)[0] + " …"
+
+class Descriptions:
+    "Gives a figure the words before it as its description, where its cell has no `#| fig-alt:`."
+    def __init__(self, nb): self.nb, self.said, self.heading = nb, "", ""
+    def __call__(self, cell):
+        if cell.cell_type == "markdown":
+            heading = re.findall(r"^#+ (.*)$", cell.source, re.M)
+            self.heading = plain(heading[-1]) if heading else self.heading
+            words = plain(re.sub(r"^#+ .*$|^---$", "", cell.source.split("</details>")[-1], flags=re.M))
+            self.said = cut(words) or self.said
+        elif any(k.startswith("image/") for o in cell.get("outputs", []) for k in o.get("data", {})):
+            if not re.search(r"^#\|\s*fig-alt:", cell.source, re.M):
+                text = f"{self.heading}: {self.said}" if self.heading else self.said
+                cell.source = f"#| fig-alt: {yaml_text(text or 'figure')}\n{cell.source}"
+
+def yaml_text(text): return '"' + text.replace("\\", "\\\\").replace('"', "'") + '"'
+
+# --- mathematics
+
+TAG = re.compile(r"\\tag\{([^}]*)\}")
+
+VARIANTS = {"bold": "BOLD", "script": "SCRIPT", "double-struck": "DOUBLE-STRUCK", "bold-italic": "BOLD ITALIC", "fraktur": "FRAKTUR"}
+
+def lettered(m):
+    "A letter of a certain kind as the sign that Unicode has for it: browsers ignore all values of `mathvariant` but one."
+    letter = unescape(m[2])
+    try: name = unicodedata.name(letter)
+    except TypeError: return m[0]
+    for form in (f"MATHEMATICAL {VARIANTS[m[1]]} {{}}", f"{VARIANTS[m[1]]} {{}}"):
+        try: return f"<mi>{unicodedata.lookup(form.format(re.sub('^(LATIN|GREEK) | LETTER', '', name)))}</mi>"
+        except KeyError: continue
+    return m[0]
+
+@cache
+def mathml(tex, block=False):
+    "A formula as MathML, which browsers draw without a script and without a network; its number stands outside, so that it is never out of sight."
+    tags = TAG.findall(tex)
+    tex = re.sub(r"\\[lr]?Vert\b", r"\\|", TAG.sub("", tex)).strip()
+    tex = re.sub(r"\{aligned\}", "{align*}", tex)
+    math = re.sub(r"\s*\n\s*", " ", convert(tex, display="block" if block else "inline"))
+    if (lost := re.search(r">(&|\\\w+)<", math)): raise ValueError(f"{lost[1]} is not understood in the formula {tex!r}")
+    math = re.sub(rf'<m[in] mathvariant="({"|".join(VARIANTS)})">([^<]+)</m[in]>', lettered, math)
+    if not block: return math
+    number = f'<span class="number">({escape(", ".join(tags))})</span>' if tags else ""
+    return f'<span class="equation"><span class="wide">{math}</span>{number}</span>'
+
+MATH = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^\s$](?:[^$\n]|\n(?!\n))*?)(?<!\s)\$(?![\w$])", re.S)
+
+def with_mathml(cell):
+    "For Quarto: formulas as raw HTML, since what Pandoc makes of them needs a script or loses the numbers."
+    def put(text): return MATH.sub(lambda m: m[0] if m["code"] else f"`{mathml(m['block'] or m['inline'], bool(m['block']))}`{{=html}}", text)
+    if cell.cell_type == "markdown" and cell.source: cell.source = put(cell.source)
+    for o in cell.get("outputs", []):
+        if "text/markdown" in o.get("data", {}): o["data"]["text/markdown"] = put(o["data"]["text/markdown"])
+
+warnings.filterwarnings("ignore", "Found cells containing imports")
+STEPS = [Sources, Descriptions, with_plain_links]
+FilterDefaults.xtra_procs = lambda self: STEPS
+
+def processed():
+    "The notebooks as nbdev prepares them for the docs, by file name: exported code as `show_doc`, names linked. Quarto is not needed."
+    os.chdir(ROOT)
+    # runs exported cells and every cell with an import, no others: such a cell must not need what a lesson cell made
+    folder = Path(proc_nbs(force=True, n_workers=0))
+    gc.freeze()   # at exit, IPython collects garbage once for every notebook that was run: a quarter of a second each, if all is looked at
+    return {p.name: nbformat.read(p, 4) for p in sorted(folder.glob("*.ipynb"))}

@@ -1,0 +1,108 @@
+"What the docs' machinery makes of a page, and what its check finds."
+import ast
+
+import pytest
+
+from docs_check import formulas, markdown_shown, too_wide, undescribed
+from docs_pages import MATH, cut, mathml, names, plain, plain_links, readable, refusals, signature
+from make_readme import whole_numbers
+
+
+def test_a_link_in_a_link_keeps_the_inner_one():
+    "nbdev links the name in `[`f`](x.ipynb)`; Markdown has no links in links."
+    assert plain_links("[[`f`](page.html#f)](20_x.ipynb)`.g`") == "[`f`](page.html#f)`.g`"
+    assert plain_links("[`f`](20_x.ipynb)") == "[`f`](20_x.ipynb)"
+
+
+def test_signatures_are_plain():
+    assert readable("x:[`DiffHPE`](m.html#diffhpe), g:torch._C.Generator, s:collections.abc.Sequence[__main__.A]") == \
+        "x:DiffHPE, g:Generator, s:Sequence[A]"
+
+
+CODE = '''
+@patch
+def f(self:A,
+    x:int, # a number
+)->int:    # another
+    "Doc."
+    return x
+class B:
+    "B."
+    def __init__(self,
+        y, # (J, 3)
+    ):
+        self.y = y
+class C:
+    a:int=0 # a field
+    def g(self): pass
+def one(x): return x
+'''
+
+
+def test_signatures_are_those_of_the_source():
+    found = names(CODE)
+    assert list(found) == ["A.f", "B", "C", "one"]
+    heads = {n: signature(node, CODE) for n, node in found.items()}
+    assert heads["A.f"].splitlines() == ["def f(self:A,", "    x:int, # a number", ")->int:    # another"]
+    assert heads["B"].splitlines() == ["class B:", "    def __init__(self,", "        y, # (J, 3)", "    ):"]
+    assert heads["C"].splitlines() == ["class C:", "    a:int=0 # a field"]
+    assert heads["one"] is None
+    assert isinstance(found["B"], ast.ClassDef)
+
+
+@pytest.mark.parametrize("source, alone", [("test_fail(lambda: f(1), contains='x')", True), ("for n in (1, 2): test_fail(lambda: f(n))", True),
+    ("test_eq(f(0), 1)\ntest_fail(lambda: f(1))", False), ("x = 1", False), ("%matplotlib inline", False), ("", False)])
+def test_cells_of_refusals_are_known(source, alone):
+    assert refusals(source) == alone
+
+
+def test_formulas_keep_their_numbers_and_letters():
+    html = mathml(r"\begin{aligned}x&=\mathbf y\\&\in\mathbb R\end{aligned}\tag{DDPM 7}", True)
+    assert "(DDPM 7)" in html and "tag" not in html and html.index('class="number"') > html.index("</math>")     # beside what scrolls
+    assert "<mi>\N{MATHEMATICAL BOLD SMALL Y}</mi>" in html and "<mi>\N{DOUBLE-STRUCK CAPITAL R}</mi>" in html and ">&<" not in html
+    with pytest.raises(ValueError, match="is not understood"): mathml(r"\nosuchcommand x")
+
+
+@pytest.mark.parametrize("text, found", [("$a+b$", ["a+b"]), ("`$HOME`, $x$", ["x"]), ("5 $ and 6 $", []), ("$$\nx\n$$", ["\nx\n"]), (r"\$x$", [])])
+def test_formulas_are_found(text, found):
+    assert [m["block"] or m["inline"] for m in MATH.finditer(text) if not m["code"]] == found
+
+
+@pytest.mark.parametrize("html, what", [("<p>[`f`](x.ipynb)</p>", "a link"), ("<p>so **bold** it is</p>", "bold text"), ("<td>`code`</td>", "code"),
+    ("<p>$x_t$</p>", "a formula"), ("<p>\n## Title\n</p>", "a heading"), ("<p>\n| a | b |\n</p>", "a table")])
+def test_markdown_shown_as_text_is_found(html, what):
+    assert f"shows {what} as Markdown" in next(markdown_shown("p.html", html))
+
+
+def test_code_and_formulas_may_have_such_signs():
+    html = "<pre>f[i](x) ** 2 `a`</pre><p><code>[a](b)</code> 2 * 3, a[0], 5 $</p><math><mi>$x$</mi></math>"
+    assert not list(markdown_shown("p.html", html))
+
+
+def test_numbers_stay_whole():
+    nb = "\N{NO-BREAK SPACE}"
+    assert whole_numbers("| 77.2 ± 13.0 | -0.2 ± 1.4 % | 72.2 (n = 1) |\n77.2 ± 1") == \
+        f"| 77.2{nb}±{nb}13.0 | -0.2{nb}±{nb}1.4{nb}% | 72.2{nb}(n{nb}={nb}1) |\n77.2 ± 1"
+
+
+def test_images_need_words():
+    assert len(list(undescribed("p", '<img src="a.png"><img alt="" src="a"><img alt="figure" src="a"><img alt="Two curves" src="a">'))) == 3
+
+
+def test_wide_blocks_are_found():
+    page = '<div class="highlight"><pre><span></span>{}\n</pre></div>'
+    assert len(list(too_wide("p", page.format("x" * 121)))) == 1 and not list(too_wide("p", page.format("&lt;" * 120)))
+
+    class Nb: pass
+    def nb(tex):
+        cell = Nb(); cell.cell_type, cell.source = "markdown", f"$$\n{tex}\n$$"
+        page = Nb(); page.cells = [cell]
+        return page
+    long = "+".join(["x_{t-1}"] * 30)
+    assert len(list(formulas("p", nb(long)))) == 1
+    assert not list(formulas("p", nb(rf"\begin{{aligned}}{long[:80]}\\&={long[:80]}\end{{aligned}}\tag{{A very long source of it 12, 13}}")))
+
+
+def test_descriptions_are_words():
+    assert plain("**A** [link](x.ipynb), `code`\nand $x$\n\n- item\n| table |") == "A link, code and $x$ item"
+    assert cut("One sentence. " + "word " * 100) == "One sentence." and cut("word " * 100).endswith(" …")
