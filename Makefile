@@ -9,7 +9,7 @@
 #   make export       write diffhpe/ from the notebooks
 #   make clean-nbs    strip what a run leaves in the notebooks (execution counts, timings)
 #   make readme       write README.md from nbs/index.ipynb
-#   make refresh      all three, with every notebook but run_experiment, transfer, tune, benchmarks, calibration, lifter_weights and lifter_exam run from a fresh kernel
+#   make refresh      all three, with every notebook but run_experiment, transfer, tune, benchmarks, calibration, lifter_weights, lifter_exam and stream_exam run from a fresh kernel
 #   make refresh-experiment   run run_experiment with its default parameters, keep its outputs in nbs/
 #   make weights      train the small models of diffhpe/weights/ from scratch (about an hour on two cores)
 #   make transfer     MixSTE trained on each motion set, tested on all (DATA=folder of data_3d_<name>.npz; half an hour)
@@ -85,7 +85,7 @@ readme: setup
 EXECUTE = $(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace
 refresh: setup
 	$(BIN)/nbdev_export
-	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb nbs/transfer.ipynb nbs/tune.ipynb nbs/benchmarks.ipynb nbs/calibration.ipynb nbs/lifter_weights.ipynb nbs/lifter_exam.ipynb nbs/learning.ipynb nbs/hypotheses.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
+	$(EXECUTE) $(filter-out nbs/run_experiment.ipynb nbs/transfer.ipynb nbs/tune.ipynb nbs/benchmarks.ipynb nbs/calibration.ipynb nbs/lifter_weights.ipynb nbs/lifter_exam.ipynb nbs/stream_exam.ipynb nbs/learning.ipynb nbs/hypotheses.ipynb,$(wildcard nbs/*.ipynb)) </dev/null
 	$(BIN)/nbdev_clean
 	$(BIN)/python tests/make_readme.py
 

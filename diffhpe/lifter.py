@@ -10,6 +10,7 @@ __all__ = ['TRAINED_FPS', 'SMOOTH', 'DEFAULT_WEIGHTS', 'to_model_rate', 'to_vide
 # %% ../nbs/69_lifter.ipynb #2faf144b
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.resources import files
 from numbers import Integral
 from pathlib import Path
@@ -297,6 +298,17 @@ def lift(self:Lifter,
 )->np.ndarray:             # (H, F, 17, 3) float32 metres, camera frame, root at zero
     "Hypotheses of a clip in the joints of `H36M_17`."
     return lift_clip(self.model, pixels, camera, fps, LiftOptions(**kwargs))
+
+# %% ../nbs/69_lifter.ipynb #b286fba4
+@patch
+def stream(self:Lifter,
+    image_size,                  # (width, height) px
+    layout:str|Layout|None=None, # order of the K joints, as of the call
+    fps:float=TRAINED_FPS,       # pictures per second
+    **kwargs,                    # of `PoseStream`: intrinsics, latency and the rest of `StreamOptions`
+):                               # a `PoseStream`: `push` takes a picture and gives a pose
+    "Lift pictures one by one, as they come."
+    return import_module("diffhpe.stream").PoseStream(self, image_size, layout, fps, **kwargs)
 
 # %% ../nbs/69_lifter.ipynb #4d9d5b19
 @patch
