@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['MAX_KEYPOINT_BYTES', 'MAX_KEYPOINT_NUMBERS', 'one_sentence', 'load_json', 'KeypointFile', 'open_keypoint_file',
-           'people_in', 'DetectedClip', 'read_keypoint_file', 'in_pixels', 'write_keypoint_npz']
+           'people_in', 'DetectedClip', 'read_keypoint_file', 'write_keypoint_npz']
 
 # %% ../nbs/73_keypoint_files.ipynb #40a4532a
 import csv
 import json
 import math
 import re
-from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -275,19 +274,6 @@ def read_keypoint_file(
 )->DetectedClip:                  # a row for each frame of the file; where the person is not seen, NaN
     "One person's keypoints from a detector's file."
     return open_keypoint_file(path).clip(person, layout)
-
-# %% ../nbs/73_keypoint_files.ipynb #415ae401
-def in_pixels(
-    clip:DetectedClip, # of one person
-    size:Sequence,     # (w, h) px, of the pictures
-)->tuple:              # the clip in pixels; whether it was in shares of the picture
-    "A clip whose keypoints are shares of the picture, 0 … 1, in pixels; any other as it is."
-    there = clip.keypoints[~np.isnan(clip.keypoints)]
-    if not len(there) or np.abs(there).max() > 2: return clip, False
-    if there.min() < -.5:
-        raise ValueError(f"the keypoints go from {there.min():.2f} to {there.max():.2f}; pixels, or shares of the "
-                         "picture from 0 to 1, are allowed")
-    return replace(clip, keypoints=clip.keypoints*np.array(size, np.float32)), True
 
 # %% ../nbs/73_keypoint_files.ipynb #508a7a42
 def write_keypoint_npz(

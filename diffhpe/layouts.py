@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MADE', 'JOINTS', 'LAYOUTS', 'Layout', 'average', 'sources_of', 'make_layout', 'find_layout', 'tidy_joints',
-           'found_joints', 'share_outside', 'to_h36m', 'body_points']
+           'found_joints', 'share_outside', 'fit_picture', 'to_h36m', 'body_points']
 
 # %% ../nbs/60_layouts.ipynb #be491988
 from collections.abc import Mapping, Sequence
@@ -209,6 +209,30 @@ def share_outside(
     "The share of the joints that lie outside of the picture."
     there = keypoints[(confidence > threshold) & np.isfinite(keypoints).all(-1)]
     return float(((there < 0) | (there > size)).any(-1).mean()) if len(there) else 0.
+
+# %% ../nbs/60_layouts.ipynb #fedc362b
+def fit_picture(
+    keypoints:np.ndarray,  # (..., 2) px, or shares of the picture
+    confidence:np.ndarray, # (...), 0 … 1
+    size:Sequence,         # (w, h) px, of the pictures
+    threshold:float=.3,    # joints with this confidence or less do not count
+)->tuple[np.ndarray, list]: # (..., 2) px; sentences about what is assumed
+    "Keypoints in pixels of pictures of some size, if they can be that."
+    there, said, shape = keypoints[confidence > threshold], [], f"{size[0]:g}x{size[1]:g}"
+    there = there[np.isfinite(there).all(-1)]
+    if len(there) and np.abs(there).max() <= 2:
+        if there.min() < -.5 or (there < 0).mean() > .25:
+            raise ValueError(f"the keypoints go from {there.min():.2f} to {there.max():.2f}; pixels, or shares of the "
+                             "picture from 0 to 1, are allowed")
+        keypoints = keypoints*np.array(size, keypoints.dtype)
+        said = [f"keypoints from 0 to 1: shares of the picture, {shape}, assumed"]
+    outside, turned = (share_outside(keypoints, confidence, s, threshold) for s in (size, size[::-1]))
+    if outside > .1:
+        hint = f"; if it is {size[1]:g}x{size[0]:g}, {turned:.0%} do" if turned < outside/2 else ""
+        lie = f"{outside:.0%} of the joints lie outside of the pictures, if their size is {shape}{hint}"
+        if outside > .5: raise ValueError(f"{lie}; one that has most joints inside is allowed")
+        said.append(lie)
+    return keypoints, said
 
 # %% ../nbs/60_layouts.ipynb #18cf6d3d
 def to_h36m(
