@@ -72,8 +72,9 @@ def repair_sides(
 # %% ../nbs/68_repair.ipynb #1f71b794
 def leaps(
     pixels:np.ndarray,  # (F, J, 2) px, NaN where hidden
-    size:float=1.,      # sizes of the person that its joints may move from frame to frame
-    a_frame:float=.2,   # more for each frame without a detection in between
+    fps:float=50,       # of the frames
+    jump:float=.3,      # sizes of the person that its joints may move at once
+    speed:float=6,      # sizes of the person in a second
 )->list[tuple[int, float]]: # the frame after each leap, and its length in sizes of the person
     "Where a track leaps farther than a person can."
     there = np.flatnonzero(np.isfinite(pixels).all(-1).sum(1) >= 4)
@@ -82,7 +83,7 @@ def leaps(
     for a, b in zip(there, there[1:]):
         moved = np.linalg.norm(pixels[b] - pixels[a], axis=-1)
         moved = moved[np.isfinite(moved)]
-        if len(moved) >= 4 and (far := float(np.median(moved)/height)) > size + a_frame*(b - a - 1):
+        if len(moved) >= 4 and (far := float(np.median(moved)/height)) > jump + speed*(b - a)/fps:
             found.append((int(b), far))
     return found
 
@@ -101,7 +102,7 @@ def mended(
         counts = [f"the {limb} in {n:,}" for limb, n in zip(limbs, swapped.sum(0)) if n]
         if counts: said.append(f"left and right were exchanged and are put back: {' and '.join(counts)} of "
                                f"{len(pixels):,} frames")
-    far = leaps(pixels)
+    far = leaps(pixels, fps)
     if far:
         said.append(f"the keypoints leap farther than a person can, {len(far):,} time{'s'*(len(far) > 1)}, first at "
                     f"{far[0][0]/fps:.2f} s by {far[0][1]:.1f} sizes of the body: another person, or a cut?")

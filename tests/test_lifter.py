@@ -400,6 +400,17 @@ def test_a_film_without_the_extra_is_one_sentence(tmp_path):
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 1 and "pip install 'diffhpe[detect]'" in ran.stderr and "Traceback" not in ran.stderr
 
+def test_people_whom_a_tracker_exchanges_are_noticed(lifter, tmp_path):
+    two_walkers(tmp_path/"two.json")
+    rows = json.loads((tmp_path/"two.json").read_text())
+    for row in rows:
+        if 5 <= int(row["image_id"].split(".")[0]) < 12: row["idx"] = {3: 8, 8: 3}[row["idx"]]
+    (tmp_path/"two.json").write_text(json.dumps(rows))
+    said = []
+    lift_file(tmp_path/"two.json", lifter, (1920, 1080), "coco", "3", 50, say=said.append, hypotheses=1)
+    assert len(said) == 1 and "two.json: person 3: the keypoints leap farther than a person can, 2 times" in said[0]
+    assert "first at 0.10 s" in said[0]
+
 def test_a_file_of_every_second_frame_has_half_the_rate(asked):
     two_walkers(Path("every_second.json"), 2)
     motion, = lift_file("every_second.json", Spy(), (1920, 1080), "coco", "3", 50, smooth=.02)
