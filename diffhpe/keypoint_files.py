@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['MAX_KEYPOINT_BYTES', 'MAX_KEYPOINT_NUMBERS', 'KINDS', 'one_sentence', 'load_json', 'one_header', 'KeypointFile',
-           'open_keypoint_file', 'people_in', 'DetectedClip', 'read_keypoint_file', 'in_pixels', 'write_keypoint_npz']
+           'open_keypoint_file', 'people_in', 'DetectedClip', 'read_keypoint_file', 'write_keypoint_npz']
 
 # %% ../nbs/73_keypoint_files.ipynb #40a4532a
 import csv
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -22,9 +22,9 @@ from fastcore.basics import patch
 
 from .files import write_atomically
 from .following import tell_apart
-from .npz import read_npz
 from .keypoint_formats import recognise
 from .layouts import JOINTS, Layout, find_layout, tidy_joints
+from .npz import read_npz
 from .sightings import Sightings, in_time
 
 # %% ../nbs/73_keypoint_files.ipynb #ec6cba35
@@ -318,19 +318,6 @@ def read_keypoint_file(
 )->DetectedClip:                  # a row for each frame of the file; where the person is not seen, NaN
     "One person's keypoints from a detector's file."
     return open_keypoint_file(path).clip(person, layout)
-
-# %% ../nbs/73_keypoint_files.ipynb #415ae401
-def in_pixels(
-    clip:DetectedClip, # of one person
-    size:Sequence,     # (w, h) px, of the pictures
-)->tuple:              # the clip in pixels; whether it was in shares of the picture
-    "A clip whose keypoints are shares of the picture, 0 … 1, in pixels; any other as it is."
-    there = clip.keypoints[~np.isnan(clip.keypoints)]
-    if not len(there) or np.abs(there).max() > 2: return clip, False
-    if there.min() < -.5:
-        raise ValueError(f"the keypoints go from {there.min():.2f} to {there.max():.2f}; pixels, or shares of the "
-                         "picture from 0 to 1, are allowed")
-    return replace(clip, keypoints=clip.keypoints*np.array(size, np.float32)), True
 
 # %% ../nbs/73_keypoint_files.ipynb #508a7a42
 def write_keypoint_npz(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MADE', 'JOINTS', 'LAYOUTS', 'ODD', 'FOLDED', 'Layout', 'average', 'sources_of', 'make_layout', 'find_layout',
-           'tidy_joints', 'plain_numbers', 'found_joints', 'share_outside', 'to_h36m', 'body_points', 'odd_body',
-           'body_note']
+           'tidy_joints', 'plain_numbers', 'found_joints', 'share_outside', 'fit_picture', 'to_h36m', 'body_points',
+           'odd_body', 'body_note']
 
 # %% ../nbs/60_layouts.ipynb #be491988
 from collections.abc import Mapping, Sequence
@@ -226,6 +226,30 @@ def share_outside(
     there = keypoints[(confidence > threshold) & np.isfinite(keypoints).all(-1)]
     return float(((there < 0) | (there > size)).any(-1).mean()) if len(there) else 0.
 
+# %% ../nbs/60_layouts.ipynb #fedc362b
+def fit_picture(
+    keypoints:np.ndarray,  # (..., 2) px, or shares of the picture
+    confidence:np.ndarray, # (...), 0 … 1
+    size:Sequence,         # (w, h) px, of the pictures
+    threshold:float=.3,    # joints with this confidence or less do not count
+)->tuple[np.ndarray, list]: # (..., 2) px; sentences about what is assumed
+    "Keypoints in pixels of pictures of some size, if they can be that."
+    there, said, shape = keypoints[confidence > threshold], [], f"{size[0]:g}x{size[1]:g}"
+    there = there[np.isfinite(there).all(-1)]
+    if len(there) and np.abs(there).max() <= 2:
+        if there.min() < -.5 or (there < 0).mean() > .25:
+            raise ValueError(f"the keypoints go from {there.min():.2f} to {there.max():.2f}; pixels, or shares of the "
+                             "picture from 0 to 1, are allowed")
+        keypoints = keypoints*np.array(size, keypoints.dtype)
+        said = [f"keypoints from 0 to 1: shares of the picture, {shape}, assumed"]
+    outside, turned = (share_outside(keypoints, confidence, s, threshold) for s in (size, size[::-1]))
+    if outside > .1:
+        hint = f"; if it is {size[1]:g}x{size[0]:g}, {turned:.0%} do" if turned < outside/2 else ""
+        lie = f"{outside:.0%} of the joints lie outside of the pictures, if their size is {shape}{hint}"
+        if outside > .5: raise ValueError(f"{lie}; one that has most joints inside is allowed")
+        said.append(lie)
+    return keypoints, said
+
 # %% ../nbs/60_layouts.ipynb #18cf6d3d
 def to_h36m(
     keypoints,             # (F, K, 2) px, x right, y down; NaN where nothing was found
@@ -328,7 +352,7 @@ def body_note(
     layout:str|Layout, # of the K joints
     confidence=None,   # (F, K), 0 … 1
     threshold:float=.3,# joints with this confidence or less are not believed
-)->str|None:           # a sentence without a subject, or None
+)->str|None:           # a sentence, or None
     "What a layout's joints look like, if not like an upright body, and which layouts of as many joints make one."
     layout = find_layout(layout)
     odd = lambda one: odd_body(to_h36m(keypoints, one, confidence, threshold)[0])
@@ -338,4 +362,4 @@ def body_note(
               and not odd(other)]
     hint = (f"; as {' and as '.join(map(repr, better))} they make a body" if better else
             "; so it is with a body that sits low or lies, a picture that is not upright, or joints in another order")
-    return f"looks odd as joints of the layout {layout.name!r}: {' and '.join(wrong[:2])} in most frames{hint}"
+    return f"the joints look odd as those of the layout {layout.name!r}: {' and '.join(wrong[:2])} in most frames{hint}"

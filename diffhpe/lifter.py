@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['TRAINED_FPS', 'SMOOTH', 'DEFAULT_WEIGHTS', 'to_model_rate', 'to_video_rate', 'bridge_gaps', 'origins_of', 'smoothed',
-           'layout_of', 'checked_size', 'check_visible', 'LiftOptions', 'with_options', 'regression_of',
-           'centred_hypotheses', 'lift_clip', 'pose_and_path', 'weights_folder', 'Lifter']
+           'layout_of', 'checked_size', 'check_visible', 'check_rate', 'LiftOptions', 'with_options', 'pixels_of',
+           'regression_of', 'centred_hypotheses', 'lift_clip', 'pose_and_path', 'weights_folder', 'Lifter']
 
 # %% ../nbs/69_lifter.ipynb #2faf144b
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.resources import files
 from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-import scipy  # whose parts are loaded where they are first used
+import scipy
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch import nn
@@ -27,12 +28,13 @@ from .checkpoints import load_checkpoint
 from .coherence import constant_lengths
 from .files import optional, quoted
 from .framing import frame_person
-from .layouts import LAYOUTS, Layout, to_h36m
+from .layouts import LAYOUTS, Layout, body_note, find_layout, fit_picture, found_joints, to_h36m
 from .lifted import LiftedMotion
 from .models import DiffHPE
 from .parallel import choose_device
+from .repair import mended
 from .samplers import get_sampler
-from .trajectory import Intrinsics, root_trajectory
+from .trajectory import NEARBY, Intrinsics, ray_offsets, root_trajectory
 from .uncertainty import Calibration, load_calibration, spread_of
 from .windows import lift_stream
 
@@ -141,6 +143,14 @@ def check_visible(
                          "above the threshold of confidence); that is too few to lift: "
                          f"{'one frame' if F < 10 else needed} or more are needed")
 
+# %% ../nbs/69_lifter.ipynb #76990ed3
+def check_rate(
+    fps, # frames per second
+)->None:
+    "Refuse what is no frame rate of a video."
+    if not (isinstance(fps, (int, float)) and 1 <= fps <= 1000):
+        raise ValueError(f"fps is {fps!r}; frames per second from 1 to 1000 are allowed")
+
 # %% ../nbs/69_lifter.ipynb #b311d4fe
 @dataclass(frozen=True)
 class LiftOptions:
@@ -154,6 +164,8 @@ class LiftOptions:
     recentred:bool=True        # around the regression that the model wraps, if there is one
     fill:float=.5              # seconds: a joint that is away for so long or less is taken from a line through its gap
     smooth:float=SMOOTH        # seconds: standard deviation of a Gaussian in time, against trembling; 0: none
+    rays:float=1.              # 0 to 1: how far joints are moved towards the rays of their keypoints; 0: not at all
+    keep_sides:bool=False      # left and right stay as the detector has them, also where it exchanged them
     aggregate:str="mean"       # of `AGGREGATORS`: how the hypotheses become one pose
     coherent:bool=False        # bones keep one length, the same on both sides
     field_of_view:float=60.    # degrees across the longer side, assumed where no intrinsics are given
@@ -169,6 +181,7 @@ class LiftOptions:
             raise ValueError(f"seed is {quoted(seed)}; a whole number from 0 to 2^63 - 1 is allowed")
         if not 0 <= self.fill <= 60: raise ValueError(f"fill is {self.fill}; 0 to 60 seconds are allowed")
         if not 0 <= self.smooth <= 10: raise ValueError(f"smooth is {self.smooth}; 0 to 10 seconds are allowed")
+        if not 0 <= self.rays <= 1: raise ValueError(f"rays is {self.rays}; 0 to 1 is allowed")
         get_sampler(self.sampler); get_aggregator(self.aggregate)  # their errors list the names
 
 # %% ../nbs/69_lifter.ipynb #6b2cc3a4
@@ -179,6 +192,26 @@ def with_options(
     f = delegates(LiftOptions)(f)
     f.__delwrap__ = LiftOptions  # where the comments stand: a dataclass's __init__ has no source
     return f
+
+# %% ../nbs/69_lifter.ipynb #f342b536
+def pixels_of(
+    keypoints,               # (F, K, 2) px, or shares of the picture; NaN where missing
+    size:tuple,              # (width, height) px
+    layout:str|Layout|None,  # of the K joints
+    confidence,              # (F, K), or None
+    fps:float,               # of the frames
+    how:LiftOptions,         # what to believe, and what to mend
+)->tuple:                    # (F, 17, 2) px, NaN where hidden; (F, 17) confidences; sentences
+    "A detector's keypoints as tracks of the joints of `H36M_17`."
+    layout = find_layout(layout_of(keypoints, layout))
+    joints, sure = found_joints(keypoints, layout, confidence)
+    joints, said = fit_picture(joints, sure, size, how.threshold)
+    pixels, visible, trust = to_h36m(joints, layout, sure, how.threshold, how.mirrored, size[0])
+    check_visible(visible)
+    check_rate(fps)
+    pixels, trust, more = mended(pixels, trust, fps, how.keep_sides)
+    odd = body_note(joints, layout, sure, how.threshold)
+    return pixels, trust, said + [odd]*bool(odd) + more
 
 # %% ../nbs/69_lifter.ipynb #3253f837
 def regression_of(
@@ -211,8 +244,7 @@ def lift_clip(
     how:LiftOptions,    # of which those count that say how hypotheses are made
 )->np.ndarray:          # (H, F, 17, 3) float32 metres, camera frame, root at zero
     "Hypotheses of a clip in the joints of `H36M_17`."
-    if not (isinstance(fps, (int, float)) and 1 <= fps <= 1000):
-        raise ValueError(f"fps is {fps!r}; frames per second from 1 to 1000 are allowed")
+    check_rate(fps)
     seen = to_model_rate(bridge_gaps(pixels, how.fill*fps), fps)
     framing = frame_person(seen, camera) if how.framed else None
     x2d = framing.see(seen, camera) if how.framed else normalize_screen(seen, camera.image_size)
@@ -227,12 +259,16 @@ def pose_and_path(
     view:tuple,            # pixels (F, 17, 2), intrinsics of the camera, weights (F, 17)
     fps:float,             # of the frames
     how:LiftOptions,       # how to aggregate
-)->tuple:                  # (F, 17, 3) float32 metres, root at zero; (F, 3) metres, camera frame
-    "One pose of several hypotheses, and where its root is."
+)->tuple:                  # poses (F, 17, 3) float32 metres, root at zero; its path (F, 3); hypotheses, moved likewise
+    "One pose of several hypotheses, where its root is, and the rays it lies on."
+    shape = constant_lengths if how.coherent else np.asarray
     poses = get_aggregator(how.aggregate)(hypotheses, *view).astype(np.float32)
-    poses = poses - poses[:, :1]
-    if how.coherent: poses = constant_lengths(poses)
-    return poses, root_trajectory(poses, *view, acceleration=1., fps=fps)[0]
+    poses = shape(poses - poses[:, :1])
+    root = root_trajectory(poses, *view, acceleration=1., fps=fps)[0]
+    if not how.rays: return poses, root, hypotheses
+    offsets = how.rays*ray_offsets(poses + root[:, None], *view, fps=fps, seconds=max(NEARBY, how.smooth))
+    inner = (offsets - offsets[:, :1]).astype(np.float32)
+    return shape(poses + inner), root + offsets[:, 0], hypotheses + inner
 
 # %% ../nbs/69_lifter.ipynb #be1097c9
 DEFAULT_WEIGHTS = Path(str(files("diffhpe")))/"weights/lifter/diffhpe-wrapper" # trained with all patterns of occlusion
@@ -275,15 +311,16 @@ class Lifter:
         fps:float=TRAINED_FPS,           # of the video
         intrinsics:Intrinsics|None=None, # of the camera; None: from the field of view
         person:str="",                   # who it is
+        say=None,                        # is called with a sentence where something is assumed or mended; None: warn
         **kwargs,                        # of `LiftOptions`
     )->LiftedMotion:
         "Lift one person's keypoints."
-        size, how, layout = checked_size(image_size), LiftOptions(**kwargs), layout_of(keypoints, layout)
-        pixels, visible, trust = to_h36m(keypoints, layout, confidence, how.threshold, how.mirrored, size[0])
-        check_visible(visible)
+        size, how, tell = checked_size(image_size), LiftOptions(**kwargs), say or partial(warnings.warn, stacklevel=2)
+        pixels, trust, said = pixels_of(keypoints, size, layout, confidence, fps, how)
+        for sentence in said: tell(f"person {person}: {sentence}" if person else sentence)
         camera = intrinsics or Intrinsics.from_field_of_view(size, how.field_of_view)
-        motion = lift_clip(self.model, pixels, camera, fps, how)
-        poses, root = pose_and_path(motion, (pixels, camera, trust*visible), fps, how)
+        motion, weights = lift_clip(self.model, pixels, camera, fps, how), trust*np.isfinite(pixels).all(-1)
+        poses, root, motion = pose_and_path(motion, (pixels, camera, weights), fps, how)
         origin = origins_of(pixels, how.fill*fps)
         return LiftedMotion(poses, motion, spread_of(motion), root, pixels, trust, fps, size, person, origin=origin)
 

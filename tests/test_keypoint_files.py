@@ -8,7 +8,7 @@ from diffhpe import command, following, keypoint_files
 from diffhpe.lifted import LiftedMotion
 from diffhpe.keypoint_files import DetectedClip, open_keypoint_file, people_in, read_keypoint_file, write_keypoint_npz
 from diffhpe.keypoint_formats import FORMATS
-from diffhpe.layouts import JOINTS, LAYOUTS, to_h36m
+from diffhpe.layouts import JOINTS, LAYOUTS, fit_picture, to_h36m
 from diffhpe.skeleton import H36M_17
 from diffhpe.trajectory import Intrinsics
 
@@ -328,9 +328,11 @@ def test_a_file_is_read_and_followed_once(tmp_path, monkeypatch):
     assert calls.count("follow_people") == 1 + 3 + 2
 
 class Stub:
-    "A lifter that keeps what it is asked, and lifts nothing."
+    "A lifter that holds keypoints against the picture, keeps what it is asked, and lifts nothing."
     def __init__(self): self.asked = []
-    def __call__(self, keypoints, size, layout, confidence, rate, person, **options):
+    def __call__(self, keypoints, size, layout, confidence, rate, person, say, **options):
+        keypoints, told = fit_picture(keypoints, confidence, size)
+        for sentence in told: say(sentence)
         self.asked.append(dict(keypoints=keypoints, size=size, fps=rate, person=person, **options))
         return LiftedMotion(np.zeros((len(keypoints), 17, 3)), fps=rate, person=person)
 
@@ -357,7 +359,7 @@ def test_a_size_that_does_not_fit_is_noticed(write, tmp_path):
     path = write(tmp_path, {None: known()})
     assert not [s for s in lifted(path, (640, 480), fps=50)[1] if "outside" in s]
     said = lifted(path, (280, 480), fps=50)[1]
-    assert any("of the joints outside of the pictures; is their size 280x480?" in s for s in said)
+    assert any("of the joints lie outside of the pictures, if their size is 280x480" in s for s in said)
     with pytest.raises(ValueError, match="of the joints lie outside of the pictures, if their size is 160x120"): lifted(path, (160, 120), fps=50)
 
 @pytest.mark.parametrize("write", [w for w in WRITERS if w is not coco_annotations])
@@ -365,10 +367,11 @@ def test_shares_of_the_picture_are_pixels_in_the_end(write, tmp_path):
     "OpenPose's keypoint_scale 3, MediaPipe, YOLO's xyn; and keypoint_scale 4, which could be mistaken for it."
     rows = known()
     shares = rows/(640, 480, 1)
-    asked, said = lifted(write(tmp_path, {None: shares}), fps=50)
+    path = write(tmp_path, {None: shares})
+    asked, said = lifted(path, fps=50)
     wanted = command.even_rows(clip_of(rows.clip(None, [np.inf, np.inf, 1])))[0].keypoints
     np.testing.assert_allclose(np.nan_to_num(asked[0]["keypoints"]), np.nan_to_num(wanted), rtol=1e-5)
-    assert any("has keypoints from 0 to 1: shares of the picture, 640x480, assumed" in s for s in said)
+    assert any(f"{path}: keypoints from 0 to 1: shares of the picture, 640x480, assumed" in s for s in said)
     both = np.where(rows[..., :1] != 0, (2*shares[..., :2] - 1), 0)
     (tmp_path/"4").mkdir()
     with pytest.raises(ValueError, match="pixels, or shares of the picture from 0 to 1, are allowed"):
@@ -523,7 +526,8 @@ def test_the_assumed_layout_is_said_and_so_is_what_makes_no_body(layout, other, 
     assert any(f"as {layout!r} they make a body" in s for s in said) == (layout != usual)
     assert lifted(path, size, layout, fps=50)[1] == []
     [asked], said = lifted(path, size, other, fps=50)
-    assert len(said) == 1 and said[0].startswith(f"{path} looks odd as joints of the layout {other!r}: ") and f"; as {layout!r} they make a body" in said[0]
+    odd = [s for s in said if s.startswith(f"{path}: the joints look odd as those of the layout {other!r}: ")]
+    assert len(odd) == 1 and f"; as {layout!r} they make a body" in odd[0]
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_makes_the_same_limbs(layout):

@@ -179,11 +179,11 @@ def root_of(motion, **options):
 
 def pulled(lift, confidence):
     "How far a wrist that is elsewhere, with this confidence, pulls the root along, in metres."
-    off, plain = lift(shifted(confidence)), lift(trusted(confidence))
+    off, plain = lift(shifted(confidence), rays=0), lift(trusted(confidence), rays=0)
     return np.linalg.norm(off.trajectory - root_of(replace(off, keypoints=plain.keypoints), fps=FPS), axis=-1).mean()
 
 def fps_reaches_the_root(lift):
-    motion, fast = lift(), lift(fps=2*FPS)
+    motion, fast = lift(rays=0), lift(fps=2*FPS, rays=0)
     np.testing.assert_allclose(motion.trajectory, root_of(motion, fps=FPS), atol=1e-4)
     assert trembling(root_of(motion, fps=2*FPS)) < .9*trembling(motion.trajectory) # four times as stiff
     assert (motion.fps, fast.fps) == (FPS, 2*FPS) and not same(motion, fast)
@@ -210,10 +210,43 @@ def test_what_a_joint_rests_on_is_said_and_written(lift, tmp_path):
         assert text["people"][0]["origin"] == expected.tolist() and text["origins"] == ["hidden", "bridged", "seen"]
 
 def smoothing_smooths(lift):
-    raw, little, usual = lift(smooth=0), lift(smooth=.04), lift()
+    raw, little, usual = (lift(rays=0, **options) for options in (dict(smooth=0), dict(smooth=.04), {}))
     assert trembling(raw.poses) > trembling(little.poses) > trembling(usual.poses)
     np.testing.assert_allclose(usual.hypotheses, smoothed(raw.hypotheses, SMOOTH*FPS), atol=1e-5)
     np.testing.assert_allclose(usual.poses, usual.hypotheses.mean(0), atol=1e-5)
+
+def missed(motion, keypoints):
+    "How far the motion is from keypoints in its picture, in pixels."
+    off = Intrinsics.from_field_of_view(motion.image_size).project(motion.placed) - keypoints
+    return np.linalg.norm(off, axis=-1)
+
+def rays_bring_joints_to_their_keypoints(lift):
+    none, half, full = motions = [lift(rays=r) for r in (0, .5, 1)]
+    far = [missed(m, m.keypoints).mean() for m in motions]
+    assert far[2] < .75*far[0] and far[2] < far[1] < far[0]               # of which 5 px are the keypoints' noise
+    for m in motions: np.testing.assert_allclose(m.placed[..., 2], none.placed[..., 2], atol=1e-4)
+    np.testing.assert_allclose(full.spread, none.spread, atol=1e-5)  # the hypotheses go along
+    np.testing.assert_allclose(full.poses, full.hypotheses.mean(0), atol=1e-5)
+    assert trembling(full.poses) < .7*trembling(lift(rays=0, smooth=0).poses)
+    # what the detector is not sure of moves less
+    sure, unsure = (missed(lift(shifted(c)), lift().keypoints)[:, WRIST].mean() for c in (.9, .31))
+    assert unsure < sure
+
+def exchanged(given):
+    "Legs whose sides the detector takes for each other in ten frames."
+    right, left = [1, 2, 3], [4, 5, 6]
+    keypoints, confidence = given["keypoints"].copy(), given["confidence"].copy()
+    keypoints[20:30, right + left] = keypoints[20:30, left + right]
+    return dict(keypoints=keypoints, confidence=confidence)
+
+def sides_are_put_back(lift):
+    assert same(lift(exchanged, say=str), lift()) and not same(lift(exchanged, keep_sides=True), lift())
+
+def what_was_mended_is_said(lift):
+    said = []; lift(say=said.append); assert said == []
+    lift(exchanged, say=said.append, person="7")
+    assert said == ["person 7: left and right were exchanged and are put back: the legs in 10 of 60 frames"]
+    with pytest.warns(UserWarning, match="the legs in 10 of 60 frames"): lift(exchanged)
 
 def hypotheses_are_counted(lift): assert [len(lift(hypotheses=n).hypotheses) for n in (1, 2, 7)] == [1, 2, 7]
 def steps_are_counted(lift): assert same(lift(n_steps=5), lift()) and not same(lift(n_steps=2), lift())
@@ -251,6 +284,7 @@ ARGUMENTS = dict(
     seed=seed_counts, framed=framing_counts, overlap=windows_share_frames, recentred=recentring_moves_all_alike,
     aggregate=aggregate_chooses, field_of_view=a_wider_lens_is_nearer,
     intrinsics=intrinsics_win, coherent=coherent_bones_are_constant, mirrored=a_mirror_is_undone,
+    rays=rays_bring_joints_to_their_keypoints, keep_sides=sides_are_put_back, say=what_was_mended_is_said,
     person=a_person_keeps_the_name, layout=layouts_differ, image_size=a_larger_picture_is_of_a_longer_lens)
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
@@ -265,6 +299,28 @@ def test_every_argument_of_the_call_is_explained():
         told = docments(f, returns=False)
         assert [name for name, comment in told.items() if not comment and name != "self"] == []
         assert set(inspect.signature(LiftOptions).parameters) < set(told) and "seconds" in told["smooth"]
+
+def in_other_units(scale, shift=0): return lambda given: dict(keypoints=given["keypoints"]*scale + shift)
+
+def test_keypoints_are_held_against_the_picture(lift):
+    w, h = lift().image_size
+    said = []
+    shares = lift(in_other_units(1/np.array([w, h])), say=said.append)
+    assert same(shares, lift()) and said == [f"keypoints from 0 to 1: shares of the picture, {w:g}x{h:g}, assumed"]
+    with pytest.raises(ValueError, match="shares of the picture from 0 to 1, are allowed"):
+        lift(in_other_units(2/np.array([w, h]), -1))
+    with pytest.raises(ValueError, match="of the joints lie outside of the pictures, if their size is 100x100"):
+        lift(image_size=(100, 100))
+    keypoints = lift().keypoints
+    with pytest.warns(UserWarning, match="of the joints lie outside of the pictures"):
+        lift(image_size=(w, np.quantile(keypoints[..., 1], .7)))             # a picture that ends at the knees
+
+def test_a_track_that_goes_on_with_another_person_is_noticed(lift):
+    def other(given):
+        keypoints = given["keypoints"].copy(); keypoints[30:45] *= .3
+        return dict(keypoints=keypoints)
+    said = []; lift(other, say=said.append)
+    assert len(said) == 1 and "leap farther than a person can, 2 times, first at 1.00 s" in said[0]
 
 def test_hidden_joints_get_the_regions_of_hidden_joints(lifter, lift):
     calibration = Calibration((.5, .9), ((.05,)*3,)*17, (((1.,)*17, (2.,)*17), ((3.,)*17, (5.,)*17)))
@@ -296,7 +352,7 @@ def two_walkers(path, step=1):
                                 for f, who, j in sorted(people, key=lambda p: p[:2])]))
 
 HANDED = dict(hypotheses=3, sampler="ddpm", aggregate="jpma", coherent=True, fill=.2, smooth=.01, threshold=.6,
-              mirrored=True, seed=4)
+              mirrored=True, seed=4, rays=.5, keep_sides=True)
 
 @pytest.fixture
 def asked(tmp_path, monkeypatch, lift):
@@ -343,6 +399,17 @@ def test_a_film_without_the_extra_is_one_sentence(tmp_path):
     code = "import sys; sys.modules['cv2'] = None; from diffhpe.command import lift_command; lift_command.__wrapped__('walk.mp4')"
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 1 and "pip install 'diffhpe[detect]'" in ran.stderr and "Traceback" not in ran.stderr
+
+def test_people_whom_a_tracker_exchanges_are_noticed(lifter, tmp_path):
+    two_walkers(tmp_path/"two.json")
+    rows = json.loads((tmp_path/"two.json").read_text())
+    for row in rows:
+        if 5 <= int(row["image_id"].split(".")[0]) < 12: row["idx"] = {3: 8, 8: 3}[row["idx"]]
+    (tmp_path/"two.json").write_text(json.dumps(rows))
+    said = []
+    lift_file(tmp_path/"two.json", lifter, (1920, 1080), "coco", "3", 50, say=said.append, hypotheses=1)
+    assert len(said) == 1 and "two.json: person 3: the keypoints leap farther than a person can, 2 times" in said[0]
+    assert "first at 0.10 s" in said[0]
 
 def test_a_file_of_every_second_frame_has_half_the_rate(asked):
     two_walkers(Path("every_second.json"), 2)
