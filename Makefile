@@ -16,7 +16,7 @@
 #   make calibration  whether the lifter's regions hold what they promise (DATA=as for transfer; five minutes; P="-p write True" writes calibration.json)
 #   make grid         the experiments of the paper that are not in results/ yet (DATA=folder of data_3d_bandai.npz; P="--sections table2 --jobs 4"; hours on two cores)
 #   make benchmark    how fast everything is on this machine, against the plain reference (ten minutes on two cores; keep it quiet)
-#   make dist         the package's files for PyPI in dist/ (TAG=v0.1.0: fails unless that is the version)
+#   make dist         the package's files for PyPI in dist/ (TAG=v0.2.0: fails unless that is the version)
 #   make dist-check   the same, and each file is installed into a fresh environment, lifts from another folder, and runs its tests
 #   make docs-check   every page of the docs site must build and show no error, broken link, stray Markdown or picture without words (in _html/, without Quarto)
 #   make docs         the docs site in _docs/, a plain preview where Quarto is not installed; GIT_URL= the repository's address, for links to its files

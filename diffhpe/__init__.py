@@ -1,4 +1,4 @@
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = dict(Lifter="lifter", DiffHPE="models", GraphLifter="models", MixSTE="mixste", load_checkpoint="checkpoints",
               load_released="released", load_dataset="datasets", Experiment="config") # name → module

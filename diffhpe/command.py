@@ -124,7 +124,8 @@ def lift_file(
             lifter = lifter or Lifter.load()
             motion = lifter(clip.keypoints, size, clip.layout, clip.confidence,
                             (TRAINED_FPS if rate is None else rate)/step,
-                            person=name[clip.person], say=lambda sentence: notes.append(f"{path}: {sentence}"), **options)
+                            person=name[clip.person],
+                            say=lambda sentence: notes.append(f"{path}: {sentence}"), **options)
         except ValueError as e:
             if len(several) == 1: raise ValueError(f"{path}: {e}") from e
             notes.append(f"left out: {e}"); continue

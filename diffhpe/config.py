@@ -16,7 +16,9 @@ from typing import get_args
 
 from .files import quoted
 from .occlusion import resolve_occlusion
-from .recipes import AROUND, FitConfig, OWN_WALK, peer_fits, peer_recipe, peer_sizes, PEERS, Recipe, RECIPES, RELEASED_PRESETS, WITHOUT_EFFECT
+from diffhpe.recipes import (
+    AROUND, OWN_WALK, PEERS, RECIPES, RELEASED_PRESETS, WITHOUT_EFFECT, FitConfig, Recipe, peer_fits, peer_recipe,
+    peer_sizes)
 from .samplers import SAMPLERS
 from .targets import LOSSES, TARGETS
 

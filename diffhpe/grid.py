@@ -146,8 +146,7 @@ def training_keys(
     experiment:Experiment, # a run
 )->set[str]:               # one for each of its trainings
     "What tells the trainings of runs apart before they have begun."
-    plan, given = {t.label: t for t in trainings(experiment)}, asdict(experiment)
-    each = parameter_names("each")
+    plan, given, each = {t.label: t for t in trainings(experiment)}, asdict(experiment), parameter_names("each")
     def own(k, model): return given[k].get(model) if isinstance(given[k], dict) else given[k]
     def chain(label):
         t = plan[label]
@@ -351,17 +350,15 @@ def report_lines(
     report:Sequence[Mapping], # of `run_grid`
 )->list[str]:
     "How a grid went, in words: a count, and each failure with its notebook."
-    count = {s: sum(r["state"] == s for r in report) for s in ("was finished", "finished", "failed")}
-    lines = [f"{len(report)} runs: {count['finished']} finished now, {count['was finished']} before, "
-             f"{count['failed']} failed"]
+    now, before, failed = (sum(r["state"] == s for r in report) for s in ("finished", "was finished", "failed"))
+    lines = [f"{len(report)} runs: {now} finished now, {before} before, {failed} failed"]
     return lines + [f"failed: {r['run']}: {r['error']}; notebook {r['notebook']}"
                     for r in report if r["state"] == "failed"]
 
-# %% ../nbs/56_grid.ipynb #2551f06a
+# %% ../nbs/56_grid.ipynb #f4ee65a7
 def _parser():
     "The options of `diffhpe_grid`."
-    parser = argparse.ArgumentParser("diffhpe_grid", description="Run the experiments that a grid file declares; "
-                                                                 "those that are finished are passed over.")
+    parser = argparse.ArgumentParser("diffhpe_grid", description="Run those experiments of a grid file that are open.")
     add, pair = parser.add_argument, dict(nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     add("grid", help="a YAML file such as grids/paper.yaml")
     add("--sections", default="", help="names of sections with commas, run in this order; by default all of the file's")
@@ -375,6 +372,7 @@ def _parser():
     add("--list", action="store_true", help="only list the runs")
     return parser
 
+# %% ../nbs/56_grid.ipynb #2551f06a
 def list_runs(
     runs:Sequence[Experiment], # of `read_grid`
 )->None:
@@ -395,8 +393,7 @@ def main(
         runs = read_grid(given.grid, split(given.sections), given.scale, **parameters)
         if given.list: list_runs(runs); return 0
         if not (ROOT/"nbs/run_experiment.ipynb").is_file():
-            parser.error("a grid is run from a checkout of the repository, which an installed package is not; "
-                         "--list works")
+            parser.error("a grid is run from a checkout of the repository; an installed package can --list it")
         report = run_grid(runs, given.jobs, given.cluster, given.processes, split(given.devices), settings)
     except ValueError as e: parser.error(printable(str(e)))
     print("\n".join(map(printable, report_lines(report))))

@@ -46,9 +46,22 @@ def one_sentence(
         raise ValueError(f"{path}: what it holds is not as any kind of file known here has it ({type(e).__name__}: "
                          f"{' '.join(str(e).split())[:200]})") from e
 
-# %% ../nbs/73_keypoint_files.ipynb #ef2cbf6d
+# %% ../nbs/73_keypoint_files.ipynb #53aab97b
 KINDS = "JSON, JSON lines, CSV with a header, .npz archives and Ultralytics' .txt labels are read"
 
+def _text(path:Path)->str:
+    "The text of a file."
+    if (size := path.stat().st_size) > MAX_KEYPOINT_BYTES:
+        raise ValueError(f"it has {size:,} bytes; at most {MAX_KEYPOINT_BYTES:,} are allowed")
+    raw = path.read_bytes()
+    if not raw.strip(): raise ValueError("the file is empty")
+    if raw[:4] == b"\x89HDF": raise ValueError(f"it is an HDF5 file; DeepLabCut and SLEAP write CSV, too, and {KINDS}")
+    try: return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        what = f"it begins with {raw[:8]!r} and is neither JSON, nor CSV, nor an .npz archive"
+        raise ValueError(f"{what}; {KINDS}") from e
+
+# %% ../nbs/73_keypoint_files.ipynb #ef2cbf6d
 def load_json(
     path:Path, # of a file
 )->object:  # lists, dicts, numbers and texts
@@ -81,18 +94,6 @@ def _values(text:str)->list:
         values.append(value)
         at = space.match(text, at).end()
     return values
-
-def _text(path:Path)->str:
-    "The text of a file."
-    if (size := path.stat().st_size) > MAX_KEYPOINT_BYTES:
-        raise ValueError(f"it has {size:,} bytes; at most {MAX_KEYPOINT_BYTES:,} are allowed")
-    raw = path.read_bytes()
-    if not raw.strip(): raise ValueError("the file is empty")
-    if raw[:4] == b"\x89HDF": raise ValueError(f"it is an HDF5 file; DeepLabCut and SLEAP write CSV, too, and {KINDS}")
-    try: return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        what = f"it begins with {raw[:8]!r} and is neither JSON, nor CSV, nor an .npz archive"
-        raise ValueError(f"{what}; {KINDS}") from e
 
 # %% ../nbs/73_keypoint_files.ipynb #fd1f074d
 def one_header(

@@ -8,7 +8,7 @@ from diffhpe import command, following, keypoint_files
 from diffhpe.lifted import LiftedMotion
 from diffhpe.keypoint_files import DetectedClip, open_keypoint_file, people_in, read_keypoint_file, write_keypoint_npz
 from diffhpe.keypoint_formats import FORMATS
-from diffhpe.layouts import JOINTS, LAYOUTS, fit_picture, to_h36m
+from diffhpe.layouts import JOINTS, LAYOUTS, body_note, fit_picture, to_h36m
 from diffhpe.skeleton import H36M_17
 from diffhpe.trajectory import Intrinsics
 
@@ -332,7 +332,8 @@ class Stub:
     def __init__(self): self.asked = []
     def __call__(self, keypoints, size, layout, confidence, rate, person, say, **options):
         keypoints, told = fit_picture(keypoints, confidence, size)
-        for sentence in told: say(sentence)
+        for sentence in (*told, layout and body_note(keypoints, layout, confidence)):
+            if sentence: say(sentence)
         self.asked.append(dict(keypoints=keypoints, size=size, fps=rate, person=person, **options))
         return LiftedMotion(np.zeros((len(keypoints), 17, 3)), fps=rate, person=person)
 
@@ -349,7 +350,8 @@ def test_all_are_those_who_are_really_there(tmp_path):
     path = coco_results(tmp_path, people | {50 + f: seen_in({f}, f) for f in range(0, 100, 3)})
     asked, said = lifted(path, (1920, 1080), person="all", fps=25)
     assert [(one["person"], len(one["keypoints"])) for one in asked] == [("7", 100), ("4", 30)]
-    assert len(said) == 2 and said[0].endswith(" and 30 others") and "make a body" not in said[1]   # of joints at random
+    assert len(said) == 3 and said[0].endswith(" and 30 others")   # the other two: joints at random look odd
+    assert all("look odd" in s and "make a body" not in s for s in said[1:])
     assert said[0].startswith(f"{path}: 35 of 37 people are seen in fewer than 13 frames and left out: 5, ")
     assert [len(one["keypoints"]) for one in lifted(path, (1920, 1080), person="5", fps=25)[0]] == [10]   # by name, yes
 
