@@ -349,7 +349,8 @@ def test_the_citation_is_of_this_version():
     import diffhpe
     found = yaml.safe_load((ROOT/"CITATION.cff").read_text(encoding="utf-8"))
     assert found["version"] == diffhpe.__version__ and found["preferred-citation"]["year"] == 2023
-    assert "## Not released yet" in (ROOT/"CHANGELOG.md").read_text(encoding="utf-8")
+    headings = [line for line in (ROOT/"CHANGELOG.md").read_text(encoding="utf-8").splitlines() if line.startswith("## ")]
+    assert headings[:2] == ["## Not released yet", f"## {diffhpe.__version__}"]
 
 WIDTH = 120
 
