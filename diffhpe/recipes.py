@@ -69,6 +69,7 @@ class Recipe:
 
 RECIPES = dict(
     paper=Recipe(),
+    clean=Recipe("x0", start_share=.5),
     mixste=Recipe(loss="mixste", mirror=True),
     improved=Recipe("x0", True, 12., centred=True, linear_start=True, loss="mpjpe", mirror=True, ema=.999,
                     gradient_clip=1.))

@@ -85,6 +85,7 @@ def published_settings(
 # %% ../nbs/58_summary.ipynb #02a6adaf
 RECIPE_NAMES = { # recipe of an `Experiment` → its name on a page
     "paper": "the paper's recipe (noise prediction)",
+    "clean": "the paper's recipe, predicting the clean pose",
     "improved": "the improved recipe", "mixste": "MixSTE's own recipe"}
 
 def setting_name(
