@@ -65,13 +65,15 @@ film: setup
 		for name, paper in (("light", "#ffffff"), ("dark", "#0d1117"))]' "$(FILM)"
 
 # in this order: package = notebooks = clean, the notebooks' own tests, the docs, a small run as a user starts it, pytest
+# these begin first, so that no worker is left with one of them at the end
+SLOWEST := run_experiment lifter peer_runs reliability resume speed grid parallel
 test: setup
 	PATH="$(abspath $(BIN)):$$PATH" tests/check_sync.sh
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --skip_file_glob run_experiment.ipynb </dev/null
 	$(BIN)/python tests/docs_check.py </dev/null
 	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
 	$(BIN)/papermill --no-progress-bar nbs/run_experiment.ipynb "$$tmp/smoke.ipynb" -p occ consecutive -p preset smoke -p results_dir "$$tmp" </dev/null
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile tests </dev/null
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(SLOWEST:%=tests/test_%.py) tests </dev/null
 
 export: setup
 	$(BIN)/nbdev_export
