@@ -106,7 +106,7 @@ def predict_x0(self:D3DP,
     x_t:Tensor,       # (N, L, J, 3) noisy poses, metres times s
     t:int,            # their step, 0..T-1
     keypoints:Tensor, # (N, L, J, 2), normalised screen coordinates
-    flip:bool=True,   # ask in the mirror as well
+    flip:bool=True,   # predict in the mirror as well
 )->Tensor:            # (N, L, J, 3) metres times s
     "The clean pose, of one network call or of two, clamped."
     bound, t = self.limit*self.scale, torch.tensor([t], device=x_t.device)
@@ -122,12 +122,12 @@ def sample(self:D3DP,
     n_hypotheses:int=5,   # H; the paper's is 20
     n_steps:int=5,        # K; the paper's is 10
     eta:float=1.,         # of DDIM
-    flip:bool=True,       # ask in the mirror as well, at every step
+    flip:bool=True,       # predict in the mirror as well, at every step
     generator:Generators=None,      # of all noise, as of `standard_normal`
     initial_noise:Tensor|None=None, # (B, H, L, J, 3), instead of a draw
     step_noise=None,      # step_noise[t] (B, H, L, J, 3) for each step but the last, instead of draws
 )->Tensor:                # (B, K, H, L, J, 3) metres, camera frame, root-relative: the prediction of each step
-    "Walk back over K steps and keep what each of them says."
+    "Walk back over K steps and keep the prediction of each."
     (B, H), seen, times = (len(keypoints), n_hypotheses), [], trailing_steps(n_steps, self.schedule.n_steps)
     shape = (B*H, *keypoints.shape[1:3], 3)
     x_T = standard_normal(shape, generator, keypoints.device) if initial_noise is None else initial_noise.reshape(shape)

@@ -109,7 +109,7 @@ def one_header(
     start = 1 + rows.index(head["coords"])
     cells = [n for n, name in enumerate(head["coords"]) if n and name]                 # the others are the frame's name
     people = list(dict.fromkeys(head["individuals"][n] for n in cells)) if "individuals" in head else [""]
-    people = [who for who in people if who != "single"] or people                      # whose joints are nobody's
+    people = [who for who in people if who != "single"] or people  # whose joints belong to no person
     of = {who: [n for n in cells if not who or head["individuals"][n] == who] for who in people}
     width = max(map(len, of.values()))
     whole = {who: at for who, at in of.items() if len(at) == width}

@@ -9,6 +9,7 @@ __all__ = ['TRAINED_FPS', 'SMOOTH', 'DEFAULT_WEIGHTS', 'to_model_rate', 'to_vide
 
 # %% ../nbs/69_lifter.ipynb #2faf144b
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -186,12 +187,14 @@ class LiftOptions:
 
 # %% ../nbs/69_lifter.ipynb #6b2cc3a4
 def with_options(
-    f, # function whose **kwargs are those of `LiftOptions`
-):     # the same function
-    "Let a function list the options of a lift as its own."
-    f = delegates(LiftOptions)(f)
-    f.__delwrap__ = LiftOptions  # where the comments stand: a dataclass's __init__ has no source
-    return f
+    options:type, # a dataclass
+)->Callable:      # decorator of a function whose **kwargs are those of the class
+    "Let a function list the fields of a dataclass as its own options."
+    def listed(f):
+        f = delegates(options)(f)
+        f.__delwrap__ = options  # where the comments stand: a dataclass's __init__ has no source
+        return f
+    return listed
 
 # %% ../nbs/69_lifter.ipynb #f342b536
 def pixels_of(
@@ -200,7 +203,7 @@ def pixels_of(
     layout:str|Layout|None,  # of the K joints
     confidence,              # (F, K), or None
     fps:float,               # of the frames
-    how:LiftOptions,         # what to believe, and what to mend
+    how:LiftOptions,         # which joints to trust, and what to mend
 )->tuple:                    # (F, 17, 2) px, NaN where hidden; (F, 17) confidences; sentences
     "A detector's keypoints as tracks of the joints of `H36M_17`."
     layout = find_layout(layout_of(keypoints, layout))
@@ -302,7 +305,7 @@ class Lifter:
         calibration = load_calibration(folder/"calibration.json") if (folder/"calibration.json").is_file() else None
         return cls(load_checkpoint(folder, choose_device(device)), calibration, str(weights or "package"))
 
-    @with_options
+    @with_options(LiftOptions)
     def __call__(self,
         keypoints,                       # (F, K, 2) px, NaN where missing
         image_size,                      # (width, height) px
@@ -326,7 +329,7 @@ class Lifter:
 
 # %% ../nbs/69_lifter.ipynb #a4d40a63
 @patch
-@with_options
+@with_options(LiftOptions)
 def lift(self:Lifter,
     pixels:np.ndarray,     # (F, 17, 2), NaN where hidden
     camera:Intrinsics,     # that they were seen with

@@ -13,6 +13,8 @@ import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from .files import printable
+
 # %% ../nbs/42_plain.ipynb #4c1fa782
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
@@ -30,8 +32,7 @@ def words_of(
     most:int=300,            # characters
 )->str:                      # on one line, escaped
     "The words of another library's error, as a sentence holds them."
-    text = " ".join(str(error).split())
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    text = printable(" ".join(str(error).split()))
     return text if len(text) <= most else text[:most - 1] + "…"
 
 # %% ../nbs/42_plain.ipynb #0b65bb8f

@@ -5,7 +5,6 @@ undisturbed training ends with, bit for bit. By hand:
 
 A kill meets all processes, one of the two, or torchrun alone: then the two that train are orphans, which hold the lock
 when the next ones start, and are killed with those. tests/test_parallel.py kills twice."""
-import json
 import os
 import random
 import shutil
@@ -18,6 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
+from test_resume import steps_done
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("all", "first", "second", "torchrun")
@@ -32,7 +32,7 @@ def program(folder, epochs):
     import diffhpe.training as training
     from diffhpe.camera import h36m_cameras
     from diffhpe.clips import WindowSet
-    from diffhpe.config import FitConfig
+    from diffhpe.recipes import FitConfig
     from diffhpe.models import DiffHPE
     from diffhpe.parallel import held, start_processes, wait_for_all, world
     from diffhpe.virtual import virtual_clips
@@ -66,14 +66,6 @@ def start(folder, epochs):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with open(folder/"errors", "ab") as errors:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, env=environment)
-
-
-def steps_done(folder):
-    path = folder/"training.safetensors"
-    if not path.exists(): return 0
-    data = path.read_bytes()                               # in one piece: the file may be replaced at any moment
-    header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
-    return json.loads(header["__metadata__"]["progress"])["step"]
 
 
 def workers_of(torchrun):
