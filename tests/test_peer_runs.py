@@ -132,10 +132,9 @@ def test_the_page_of_peers_with_one_row(tmp_path):
 def test_the_page_of_peers_with_several_rows(tmp_path):
     "Seeds are averaged, with their interval; both data sets stand in a sentence; an answer alone has no choice; the longer windows have rows of their own."
     for seed, offset in enumerate((0., 1., 2.)): made_up(tmp_path, seed=seed, offset=offset)
-    rng = np.random.default_rng(0)
+    noise = np.repeat(np.random.default_rng(0).normal(0, 6, 10), 4)
     for seed in range(3):                                             # the Wrapper: 3 mm more, but other from recording to recording
         row = made_up(tmp_path, "diffhpe-wrapper", seed=seed, offset=4., backbone_seen=64_000)
-        noise = np.repeat(rng.normal(0, 6, 10), 4) if not seed else noise
         row["each"]["P-Agg"] = [float(e + n) for e, n in zip(row["each"]["P-Agg"], noise - noise.mean())]
         (tmp_path/f"{row['run']}.json").write_text(json.dumps(row))
     made_up(tmp_path, "mixste", hypotheses=1); made_up(tmp_path, n_frames=81, occ="random"); made_up(tmp_path, dataset="cmu")
