@@ -1,11 +1,12 @@
 "What the docs' machinery makes of a page, and what its check finds."
 import ast
+from types import SimpleNamespace
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from docs_check import formulas, markdown_shown, too_wide, undescribed, unwritten
-from docs_pages import MATH, Descriptions, cut, mathml, names, plain, plain_links, readable, refusals, signature
+from docs_pages import MATH, Descriptions, Results, cut, mathml, names, plain, plain_links, readable, refusals, signature
 from docs_preview import Page
 from make_readme import whole_numbers
 
@@ -53,9 +54,28 @@ def test_signatures_are_those_of_the_source():
 
 
 @pytest.mark.parametrize("source, alone", [("test_fail(lambda: f(1), contains='x')", True), ("for n in (1, 2): test_fail(lambda: f(n))", True),
+    ("x = 1\nf(x)\ntest_fail(lambda: f(2))\ntest_fail(lambda: f(3))\ntest_fail(lambda: f(4))", True),
+    ("x = f(1)\nplot(x)\ntest_fail(lambda: f(1))", False), ("assert f(0)\ntest_fail(lambda: f(1))\ntest_fail(lambda: f(2))", False),
     ("test_eq(f(0), 1)\ntest_fail(lambda: f(1))", False), ("x = 1", False), ("%matplotlib inline", False), ("", False)])
 def test_cells_of_refusals_are_known(source, alone):
     assert refusals(source) == alone
+
+
+def cell(source, *kinds, tags=()):
+    return SimpleNamespace(cell_type="code", source=source, metadata={"tags": list(tags)}, get=lambda key, default: [{"data": {k: ""}} for k in kinds])
+
+
+def test_pages_of_results_show_results():
+    def made(name, *args, **kw):
+        c = cell(*args, **kw); Results(SimpleNamespace(path_=f"nbs/{name}"))(c)
+        return c.source
+    assert made("tables.ipynb", "draw()", "image/png") == "#| echo: false\ndraw()"
+    assert made("tables.ipynb", "x", "text/markdown", "text/plain").startswith("#| echo: false")
+    assert 'code-fold: true\n#| code-summary: "Code"' in made("tables.ipynb", "x = f()", "text/plain")
+    assert 'code-summary: "Imports"' in made("tables.ipynb", "from a import b\nb()")
+    for source, kw in (("#| echo: true\nx", {}), ("#| code-fold: true\nx", {}), ("x: int = 0", {"tags": ["parameters"]})):
+        assert made("tables.ipynb", source, "text/markdown", **kw) == source
+    assert made("20_schedule.ipynb", "draw()", "image/png") == "draw()"
 
 
 def test_formulas_keep_their_numbers_and_letters():

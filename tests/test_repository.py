@@ -356,8 +356,8 @@ WIDTH = 120
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, **by_name)
 def test_lines_fit_the_page(notebook):
-    "At most 120 columns; only the rows of Markdown tables, addresses and a figure's description, which is not shown, cannot be broken."
-    whole = {"markdown": re.compile(r"\s*\||.*https?://\S{60,}"), "code": re.compile(r"#\| fig-alt: ")}
+    "At most 120 columns; only the rows of Markdown tables, addresses and descriptions of figures cannot be broken."
+    whole = dict(markdown=re.compile(r"\s*\||.*https?://\S{60,}"), code=re.compile(r"#\| fig-alt: "))
     report([f"{c.id}: {len(s)} columns: {s[:90]}…" for c in read(notebook).cells for s in c.source.splitlines()
             if len(s) > WIDTH and not (c.cell_type in whole and whole[c.cell_type].match(s))])
 
