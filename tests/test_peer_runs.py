@@ -66,7 +66,7 @@ def test_released_settings_at_a_tiny_width(preset, model, tmp_path):
     train = data.train[:2] if model == "tcd-imputation" else data.train          # the slowest by far
     data = replace(data, train=tuple(map(short, train)), test=tuple(map(short, data.test[:1])))
     experiment = Experiment(preset=preset, model=model, channels=8, epochs=1, occ="random", hypotheses=2,
-                            **(dict(sampler="ddim", n_steps=2) if preset == "tcd-paper" else {}))
+                            **(dict(sampler="ddim", n_steps=1) if preset == "tcd-paper" else {}))
     done = {}
     for training in trainings(experiment):
         done[training.label] = run_training(experiment, training, done, data, tmp_path, progress_bar=False)
