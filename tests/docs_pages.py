@@ -50,6 +50,12 @@ def patched():
     source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "diffhpe").glob("*.py"))
     return {f"{c}.{f}".lower() for f, c in re.findall(r"def (\w+)\(\s*self ?: ?(\w+)", source)}
 
+def whole_cells(text):
+    "Markdown in whose tables a short cell that begins with a number, such as 77.2 ± 13.0 % (n = 2), is not broken over lines."
+    def cell(m): return m[0].replace(" ", "\N{NO-BREAK SPACE}")
+    def row(m): return re.sub(r"(?<=\| )[*≤≥<>~≈+−-]*\d[^|`\[$]{0,23}(?= \|)", cell, m[0])
+    return re.sub(r"^\|.*\|[ \t]*$", row, text, flags=re.M)
+
 def plain_links(text):
     """Markdown of a page in nbs/ with links that lead somewhere: from page to page without the address of the site, and to a file of the
     repository as `../file`, or, where GIT_URL names the repository's address, to the file there. Images of the repository are embedded.
@@ -60,7 +66,7 @@ def plain_links(text):
     text = re.sub(rf"\]\(/blob/{config().branch}/", "](../", text)
     def image(m): return f"{m[1]}data:image/png;base64,{base64.b64encode((ROOT / m[2]).read_bytes()).decode()})"
     text = re.sub(r"(!\[[^\]]*\]\()\.\./([^)\s]+\.png)\)", lambda m: image(m) if (ROOT / m[2]).exists() else m[0], text)
-    text, home = with_address(whole_numbers(text)), os.environ.get("GIT_URL")
+    text, home = with_address(whole_cells(whole_numbers(text))), os.environ.get("GIT_URL")
     return re.sub(r"\]\(\.\./", f"]({home}/blob/{config().branch}/", text) if home else text
 
 def with_plain_links(cell):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from docs_check import formulas, markdown_shown, too_wide, undescribed
-from docs_pages import MATH, Results, cut, mathml, names, plain, plain_links, readable, refusals, signature
+from docs_pages import MATH, Results, cut, mathml, names, plain, plain_links, readable, refusals, signature, whole_cells
 from make_readme import whole_numbers
 
 
@@ -103,6 +103,12 @@ def test_numbers_stay_whole():
     nb = "\N{NO-BREAK SPACE}"
     assert whole_numbers("| 77.2 ± 13.0 | -0.2 ± 1.4 % | 72.2 (n = 1) |\n77.2 ± 1") == \
         f"| 77.2{nb}±{nb}13.0 | -0.2{nb}±{nb}1.4{nb}% | 72.2{nb}(n{nb}={nb}1) |\n77.2 ± 1"
+
+
+def test_cells_stay_whole():
+    nb = "\N{NO-BREAK SPACE}"
+    assert whole_cells("| -40.2 % (n = 1) | **7.0 ± 1** | 16 residual blocks of 64 channels each | `1 2` | a 1 |\n1 2") == \
+        f"| -40.2{nb}%{nb}(n{nb}={nb}1) | **7.0{nb}±{nb}1** | 16 residual blocks of 64 channels each | `1 2` | a 1 |\n1 2"
 
 
 def test_images_need_words():
