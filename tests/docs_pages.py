@@ -1,7 +1,7 @@
 """What nbdev makes of the notebooks for the docs, and what is done to it: sources under signatures, links that lead somewhere, mathematics as MathML.
 
 Both sites are made from these pages, Quarto's and the plain preview."""
-import ast, base64, gc, os, re, unicodedata, warnings
+import ast, base64, gc, os, re, struct, unicodedata, warnings
 from functools import cache
 from html import escape, unescape
 from pathlib import Path
@@ -229,6 +229,23 @@ class Descriptions:
 
 def yaml_text(text): return '"' + text.replace("\\", "\\\\").replace('"', "'") + '"'
 
+# --- large figures
+
+PHONE = 450   # pixels: a wider figure, made smaller, has letters that can't be read on a phone
+
+def size(output):
+    "Width and height at which a picture is shown, in pixels; None: it is no PNG or GIF."
+    for kind, layout, at in (("image/png", ">II", 16), ("image/gif", "<HH", 6)):
+        if kind in output.get("data", {}):
+            said = output.get("metadata", {}).get(kind, {})
+            head = base64.b64decode("".join(output["data"][kind].split())[:64])
+            return (said["width"], said["height"]) if {"width", "height"} <= set(said) else struct.unpack_from(layout, head, at)
+
+def large_figures(cell):
+    "Marks figures that a phone shows in full size, to be moved sideways: strips, diagrams, matrices side by side."
+    if any(shown and shown[0] > PHONE for shown in map(size, cell.get("outputs", []))):
+        cell.source = f"#| classes: large\n{cell.source}"
+
 # --- mathematics
 
 TAG = re.compile(r"\\tag\{([^}]*)\}")
@@ -268,7 +285,7 @@ def with_mathml(cell):
         if "text/markdown" in o.get("data", {}): o["data"]["text/markdown"] = put(o["data"]["text/markdown"])
 
 warnings.filterwarnings("ignore", "Found cells containing imports")
-STEPS = [Sources, Results, Descriptions, with_plain_links]
+STEPS = [Sources, Results, Descriptions, large_figures, with_plain_links]
 FilterDefaults.xtra_procs = lambda self: STEPS
 
 def processed():
