@@ -51,10 +51,10 @@ def patched():
     return {f"{c}.{f}".lower() for f, c in re.findall(r"def (\w+)\(\s*self ?: ?(\w+)", source)}
 
 def whole_cells(text):
-    "Markdown in whose tables a short cell that begins with a number, such as 77.2 ± 13.0 % (n = 2), is not broken over lines."
+    "Markdown in whose tables a short cell that begins with a number, such as 77.2 ± 13.0 % (n = 2), is not broken over lines; a row's name may be."
     def cell(m): return m[0].replace(" ", "\N{NO-BREAK SPACE}")
-    def row(m): return re.sub(r"(?<=\| )[*≤≥<>~≈+−-]*\d[^|`\[$]{0,23}(?= \|)", cell, m[0])
-    return re.sub(r"^\|.*\|[ \t]*$", row, text, flags=re.M)
+    def row(m): return m[1] + re.sub(r"(?<=\| )[*≤≥<>~≈+−-]*\d[^|`\[$]{0,23}(?= \|)", cell, m[2])
+    return re.sub(r"^(\|[^|\n]*)(\|.*\|[ \t]*)$", row, text, flags=re.M)
 
 def plain_links(text):
     """Markdown of a page in nbs/ with links that lead somewhere: from page to page without the address of the site, and to a file of the
