@@ -52,7 +52,7 @@ def patched():
 
 def whole_cells(text):
     "Markdown in whose tables a short cell that begins with a number, such as 77.2 ± 13.0 % (n = 2), is not broken over lines; a row's name may be."
-    def cell(m): return m[0].replace(" ", "\N{NO-BREAK SPACE}")
+    def cell(m): return re.sub(r"(?<=\de)-(?=\d)", "-\N{WORD JOINER}", m[0].replace(" ", "\N{NO-BREAK SPACE}"))
     def row(m): return m[1] + re.sub(r"(?<=\| )[*≤≥<>~≈+−-]*\d[^|`\[$]{0,23}(?= \|)", cell, m[2])
     return re.sub(r"^(\|[^|\n]*)(\|.*\|[ \t]*)$", row, text, flags=re.M)
 
