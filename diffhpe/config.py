@@ -47,6 +47,7 @@ class Preset:
     max_windows:int|None=None     # evenly spaced test windows that are evaluated; None: all
     validation_windows:int=200    # evenly spaced windows of the selection set for the MPJPE
     recipe:str="paper"            # of `RECIPES`
+    test_windows:str="whole"      # of `CUTS`; "aligned": the last one of a clip ends with it
     peers:Mapping=field(default_factory=dict) # of the peers: model → arguments
 
     def sizes(self,
@@ -85,8 +86,9 @@ def _with_peers(p):
     return replace(p, peers=peer_sizes(p.mixste, p.diffhpe), fit={**p.fit, **peer_fits(p.fit)},
                    scratch={**p.scratch, **peer_fits(p.scratch)})
 
-def _of_release(name, recipe, sizes, fits):
-    return Preset(name, sizes.get("mixste", {}), {}, fits, fits, validation_windows=400, recipe=recipe, peers=sizes)
+def _of_release(name, recipe, sizes, fits, test_windows="whole"):
+    return Preset(name, sizes.get("mixste", {}), {}, fits, fits, validation_windows=400, recipe=recipe, peers=sizes,
+                  test_windows=test_windows)
 
 PRESETS = {name: _with_peers(p) for name, p in PRESETS.items()}
 PRESETS |= {name: _of_release(name, **given) for name, given in RELEASED_PRESETS.items()}

@@ -20,7 +20,7 @@ from .camera import h36m_cameras
 from .clips import WINDOW, Clip
 from .h36m import keypoints_file, measured_clips, read_keypoints
 from .detector import DetectorNoise
-from .virtual import random_cameras, virtual_clips, visible_share
+from .virtual import project_views, random_cameras, virtual_views, visible_share
 from .motion_files import read_motion
 from .synthetic import FPS, SUBJECTS_TEST, SUBJECTS_TRAIN, synthetic_motion
 
@@ -89,10 +89,10 @@ def thin(
 
 # %% ../nbs/18_datasets.ipynb #26360f7d
 def without_short(
-    sides:Sequence, # of lists of `Clip`
+    sides:Sequence, # of lists of `Clip` or `View`
     n_frames:int,   # L, frames of a window
     name:str,       # of the data set
-)->list:            # of lists of `Clip`
+)->list:            # of lists of the same
     "The clips that have a window, with a warning where some have none, and an error where all have none."
     short = {(c.subject, c.action): len(c) for side in sides for c in side if len(c) < n_frames}
     if not short: return list(sides)
@@ -167,7 +167,7 @@ def clip_maker(
     noise:float|None=None,    # px
     cameras:str="h36m",       # or "random"
     seed:int=0,               # of the noise and of random cameras
-)->tuple:  # makes clips of positions; where the 2D comes from, in words; checksum of its file or nothing
+)->tuple:  # lists the views of positions; makes clips of views; the 2D's origin in words; checksum of its file or ""
     "How the motion of a data set becomes clips."
     if cameras not in ("h36m", "random"):
         raise ValueError(f"cameras={cameras!r} is unknown; allowed are 'h36m' and 'random'")
@@ -183,7 +183,7 @@ def clip_maker(
         except FileNotFoundError as e:
             raise FileNotFoundError(f"{e}; keypoints='simulated' and 'gt' need no file") from e
         origin = "exact 2D of its file" if detector == "gt" else f"real 2D detections of {detector}"
-        return (lambda positions: measured_clips(positions, {s: t for s, t in tracks.items() if s in positions}),
+        return (lambda positions: measured_clips(positions, {s: t for s, t in tracks.items() if s in positions}), list,
                 f"{origin}, its own cameras", checksum)
     if keypoints not in ("detected", "simulated", "gt"):
         raise ValueError(f"keypoints={keypoints!r} is unknown; allowed are 'detected', 'simulated' and 'gt', "
@@ -192,9 +192,8 @@ def clip_maker(
                 else replace(DetectorNoise(), scale=noise))
     seen_by = random_cameras(4, seed) if cameras == "random" else h36m_cameras if name == "h36m" else h36m_cameras("S9")
     exact = f"simulated 2D detections of scale {detector.scale:g} px" if detector else "exact 2D"
-    make = lambda positions: virtual_clips(positions, seen_by, detector, seed,
-                                           recentred=name not in ("h36m", "synthetic"))
-    return (make,
+    views = lambda positions: virtual_views(positions, seen_by, seed, recentred=name not in ("h36m", "synthetic"))
+    return (views, lambda chosen: project_views(chosen, detector),
             f"{exact}, {'four random' if cameras == 'random' else 'its own' if name == 'h36m' else 'four virtual'} "
             "cameras", "")
 
@@ -216,7 +215,7 @@ def load_dataset(
     if "+" in name:
         return joined([load_dataset(n.strip(), data_dir, keypoints, noise, max_clips, seed, cameras, n_frames)
                        for n in name.split("+")])
-    make, origin, of_keypoints = clip_maker(name, data_dir, keypoints, noise, cameras, seed)
+    views, make, origin, of_keypoints = clip_maker(name, data_dir, keypoints, noise, cameras, seed)
     positions, checksum, subjects, kind = find_motion(name, data_dir)
     if of_keypoints: checksum = hashlib.sha256((checksum + of_keypoints).encode()).hexdigest()
     neither = [s for s in positions if s not in subjects[0] + subjects[1]]
@@ -225,8 +224,8 @@ def load_dataset(
                          "test on; subjects_train and subjects_test in its metadata do")
     if neither:
         warnings.warn(f"{name}: {', '.join(neither)} are neither to train nor to test on, and left out", stacklevel=2)
-    sides = [make({s: positions[s] for s in group if s in positions}) for group in subjects]
-    clips = [thin(side, max_clips) for side in without_short(sides, n_frames, name)]
+    sides = [views({s: positions[s] for s in group if s in positions}) for group in subjects]
+    clips = [tuple(make(thin(side, max_clips))) for side in without_short(sides, n_frames, name)]
     return MotionDataset(name, *clips, f"{kind}, {origin}", checksum, float(visible_share(clips[0] + clips[1])))
 
 # %% ../nbs/18_datasets.ipynb #6742820e

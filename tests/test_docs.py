@@ -5,9 +5,12 @@ import struct
 from types import SimpleNamespace
 
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from docs_check import formulas, markdown_shown, sideways, too_wide, undescribed
-from docs_pages import MATH, Results, cut, large_figures, mathml, names, plain, plain_links, readable, refusals, signature, size, whole_cells
+from docs_check import formulas, markdown_shown, sideways, too_wide, undescribed, unwritten
+from docs_pages import (MATH, Descriptions, Results, cut, large_figures, mathml, names, plain, plain_links, readable, refusals,
+                        signature, size, whole_cells)
+from docs_preview import Page
 from make_readme import whole_numbers
 
 
@@ -115,6 +118,22 @@ def test_cells_stay_whole():
 
 def test_images_need_words():
     assert len(list(undescribed("p", '<img src="a.png"><img alt="" src="a"><img alt="figure" src="a"><img alt="Two curves" src="a">'))) == 3
+
+
+def test_figures_need_a_description_of_their_own():
+    figure = new_output("display_data", {"image/png": ""})
+    def nb(source, *outputs): return new_notebook(cells=[new_code_cell(source, outputs=list(outputs))])
+    assert len(list(unwritten(nb("plot(x)", figure)))) == 1
+    assert not [s for n in (nb('#| fig-alt: "A curve."\nplot(x)', figure), nb("#| hide\nplot(x)", figure), nb("plot(x)")) for s in unwritten(n)]
+
+
+def test_a_written_description_is_kept():
+    "What is written in `#| fig-alt: …` comes out as the picture's words, whatever stands before it."
+    cells = [new_markdown_cell("Words before."), new_code_cell('#| fig-alt: "A curve: it falls."\nplot(x)', outputs=[new_output("display_data", {"image/png": ""})])]
+    nb = new_notebook(cells=cells)
+    described = Descriptions(nb)
+    for cell in nb.cells: described(cell)
+    assert 'alt="A curve: it falls."' in Page({}).cell(nb.cells[1])
 
 
 def test_wide_blocks_are_found():
