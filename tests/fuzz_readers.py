@@ -152,16 +152,22 @@ def weights(folder):
     return (folder/file).read_bytes(), file, lambda p: load_checkpoint(p.parent)
 
 
+RELEASED = (("^embed", "Spatial_patch_to_embedding"), ("(spatial|temporal)_position", r"\1_pos_embed"),
+            ("spatial_(norm|pos)", r"Spatial_\1"), ("temporal_(norm|pos)", r"Temporal_\1"),
+            ("spatial_blocks", "STEblocks"), ("temporal_blocks", "TTEblocks"), ("attention", "attn"),
+            (r"mlp\.0", "mlp.fc1"), (r"mlp\.2", "mlp.fc2"), (r"^head\.", "head.1."), ("^head_norm", "head.0"))
+
+
 def released(folder):
+    "A MixSTE by the names of its release."
+    from diffhpe.mixste import MixSTE
     from diffhpe.released import load_released
-    sizes = {"Spatial_patch_to_embedding.weight": (8, 2), "Spatial_patch_to_embedding.bias": (8,),
-             "Spatial_pos_embed": (1, 17, 8), "Temporal_pos_embed": (1, 9, 8)}
-    torch.save(dict(epoch=3, model_pos={f"module.{k}": torch.zeros(v) for k, v in sizes.items()}), folder/"right.bin")
-    def read(path):
-        try: load_released(path, tell=None)
-        except ValueError as e:
-            if "holds part of MixSTE" not in str(e): raise   # what the right one is refused with
-    return (folder/"right.bin").read_bytes(), "epoch.bin", read
+    weights = {}
+    for name, value in MixSTE(n_frames=9, channels=8, depth=1, n_heads=8).state_dict().items():
+        for ours, theirs in RELEASED: name = re.sub(ours, theirs, name)
+        weights[f"module.{name}"] = value
+    torch.save(dict(epoch=3, model_pos=weights), folder/"right.bin")
+    return (folder/"right.bin").read_bytes(), "epoch.bin", lambda p: load_released(p, tell=None)
 
 
 def notebook(folder):
