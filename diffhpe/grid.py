@@ -342,7 +342,7 @@ def checked_pairs(
             raise ValueError(f"{option} {name} has {len(text):,} characters; at most 1,000 are allowed")
         try: check_plain(value := read_pairs([(name, text)])[name], most=10**4)
         except Exception as e:  # of YAML's constructors, too
-            raise ValueError(f"{option} {name} {in_short(text)} is no value in YAML: {words_of(e)}") from e
+            raise ValueError(f"{option} {name} {in_short(text)} is no value in YAML ({words_of(e)})") from e
         found[name] = value
     return found
 
