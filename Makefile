@@ -64,16 +64,18 @@ film: setup
 		[print(*write_story(read_lifted("runs/walk.npz"), f"{sys.argv[1]}/walk-{name}.gif", paper)) \
 		for name, paper in (("light", "#ffffff"), ("dark", "#0d1117"))]' "$(FILM)"
 
-# in this order: package = notebooks = clean, the notebooks' own tests, the docs, a small run as a user starts it, pytest
-# these begin first, so that no worker is left with one of them at the end
+# In this order: package = notebooks = clean and a small run as a user starts it, beside them the docs; the notebooks' own
+# tests; pytest. So both cores of a small machine have work nearly to the end.
+# these files begin first, so that no worker is left with one of them at the end
 SLOWEST := run_experiment lifter peer_runs reliability resume speed grid parallel
+test: export OMP_NUM_THREADS = 1
 test: setup
-	PATH="$(abspath $(BIN)):$$PATH" tests/check_sync.sh
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --skip_file_glob run_experiment.ipynb </dev/null
-	$(BIN)/python tests/docs_check.py </dev/null
-	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
-	$(BIN)/papermill --no-progress-bar nbs/run_experiment.ipynb "$$tmp/smoke.ipynb" -p occ consecutive -p preset smoke -p results_dir "$$tmp" </dev/null
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(SLOWEST:%=tests/test_%.py) tests </dev/null
+	@( PATH="$(abspath $(BIN)):$$PATH" tests/check_sync.sh && tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
+		$(BIN)/papermill --no-progress-bar nbs/run_experiment.ipynb "$$tmp/smoke.ipynb" -p occ consecutive -p preset smoke \
+		-p results_dir "$$tmp" </dev/null ) & \
+		run=$$!; $(BIN)/python tests/docs_check.py </dev/null; docs=$$?; wait $$run && exit $$docs
+	$(BIN)/nbdev_test --n_workers 2 --skip_file_glob run_experiment.ipynb </dev/null
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(SLOWEST:%=tests/test_%.py) tests </dev/null
 
 export: setup
 	$(BIN)/nbdev_export

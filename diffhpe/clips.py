@@ -6,7 +6,7 @@
 __all__ = ['WINDOW', 'Clip', 'training_windows', 'evaluation_windows', 'WindowSet']
 
 # %% ../nbs/10_clips.ipynb #8fdebd2b
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -84,6 +84,7 @@ class WindowSet:
         n_frames:int=27,         # L
         occlusion:str="none",    # a name of `OCCLUSIONS`
         seed:int=0,              # of windows and masks
+        cut:Callable=evaluation_windows, # (lengths, n_frames) to the windows of an evaluation, rows (clip, start)
     ):
         self.clips, self.n_frames, self.seed = tuple(clips), n_frames, seed
         self.occlusion = resolve_occlusion(occlusion)
@@ -96,7 +97,7 @@ class WindowSet:
         self.offsets = np.concatenate([[0], self.lengths.cumsum()[:-1]])
         self.keypoints = np.concatenate([c.keypoints for c in self.clips])
         self.poses = np.concatenate([c.poses for c in self.clips])
-        self.windows = evaluation_windows(self.lengths, n_frames)
+        self.windows = cut(self.lengths, n_frames)
         self.of_epoch = lru_cache(1)(partial(training_windows, self.lengths, n_frames, seed))
 
     def gather(self,
@@ -134,7 +135,7 @@ def evaluation_index(self:WindowSet,
     max_windows:int|None=None, # take evenly spaced ones, at most so many; None: all
 )->np.ndarray:                 # (N,) numbers of windows
     "The windows that an evaluation looks at."
-    n = int((self.lengths//self.n_frames).sum())
+    n = len(self.windows)
     if not max_windows or n <= max_windows: return np.arange(n)
     return np.linspace(0, n - 1, max_windows).round().astype(int)
 

@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .conditioning import FrozenFeatures, split_pose
+from .d3dp import OwnWalk
 from .diffusion import q_sample
 from .graformer import GCNdiff, released_graformer
 from .models import check_keypoints
@@ -135,23 +136,25 @@ def sample_as_in_paper(
     n_hypotheses:int=5,         # H
     n_steps:int=5,              # of DDIM
     condition:Tensor|None=None, # (N, J, K) features
-    generator:torch.Generator|None=None, # of kernels and noise
+    generator:torch.Generator|None=None, # of kernels, and of noise that is not given
+    noise:Tensor|None=None,     # (N, H, J, S) standard normal, instead of draws
 )->Tensor:                      # (N, H, J, 3) metres, camera frame, root-relative
     "Draw starts from the doubt around an estimate, and walk each of them back."
     times, poses = ddim_steps(n_steps, model.schedule.n_steps), []
-    for _ in range(n_hypotheses):
+    for h in range(n_hypotheses):
         mean, scale = uncertainty.choose(generator)
-        start = mean + scale*standard_normal(mean.shape, generator, mean.device, mean.dtype)
-        end = model.walk(start, times, mean, condition)[..., 2:]
+        z = standard_normal(mean.shape, generator, mean.device, mean.dtype) if noise is None else noise[:, h]
+        end = model.walk(mean + scale*z, times, mean, condition)[..., 2:]
         poses.append(end - end[:, :1])
     return torch.stack(poses, 1)
 
 # %% ../nbs/45_diffpose.ipynb #06d53c3f
 RELEASED_DOUBT = (.5, .5, 1., 1., 1.) # of u v x y z, the video model's
 
-class DiffPoseLifter(nn.Module):
+class DiffPoseLifter(OwnWalk):
     "DiffPose around a frozen lifter, as a model of clips."
     selection = dict(hypotheses=5) # how a checkpoint is chosen
+    usual_steps, noise_channels = 5, 5
 
     def __init__(self,
         backbone:nn.Module, # a pre-trained lifter with features, such as `MixSTE`; frozen here
@@ -168,7 +171,7 @@ class DiffPoseLifter(nn.Module):
         net = GCNdiff(H36M_17.adjacency(), 5, 0 if released else self.conditioning.channels, **sizes)
         self.diffusion = DiffPose(net, None if released else Schedule("doubt", linear_beta(50, 1e-4, .1)))
         self.config = dict(form=form, n_frames=n_frames, **sizes)
-        self.form, self.n_steps = form, self.diffusion.schedule.n_steps
+        self.form, self.several, self.n_steps = form, not released, self.diffusion.schedule.n_steps
         doubt = torch.tensor(RELEASED_DOUBT) if released else torch.zeros(5)
         self.register_buffer("doubt", doubt.repeat(H36M_17.n_joints, 1))
 
@@ -220,35 +223,23 @@ def loss(self:DiffPoseLifter,
 
 # %% ../nbs/45_diffpose.ipynb #bcc19d70
 @patch
-@torch.no_grad()
-def draw(self:DiffPoseLifter,
-    keypoints:Tensor,      # (B, L, J, 2), normalised screen coordinates
-    hypotheses:int=5,      # H of the paper's; the release has one answer
-    sampler:str="ddim",    # not looked at: the walk is DiffPose's own
-    n_steps:int|None=None, # of the paper's; None: 5. The release's is fixed
-    generator:torch.Generator|None=None, # of all noise
-)->Tensor:                 # (B, H or 1, L, J, 3) metres, camera frame, root-relative
-    "Hypotheses as in the paper, or the answer of the release."
-    training = self.training
-    self.eval()
-    try:
-        states, condition = self.frames(keypoints)
-        if self.form == "release":
-            pose = refine_as_released(self.diffusion, *states.split([2, 3], -1), RELEASED_TIMES["video, detected"])
-            return pose.view(*keypoints.shape[:3], 3)[:, None]
-        doubt = Uncertainty.around(states, self.doubt)
-        poses = sample_as_in_paper(self.diffusion, doubt, hypotheses, n_steps or 5, condition, generator)
-        return poses.unflatten(0, keypoints.shape[:2]).transpose(1, 2)
-    finally: self.train(training)
-
-@patch
-def lift(self:DiffPoseLifter,
+def walked(self:DiffPoseLifter,
     keypoints:Tensor, # (B, L, J, 2), normalised screen coordinates
-    hypotheses:int=5, # H
-    **kwargs,         # of `draw`
-)->Tensor:            # (B, L, J, 3) metres, camera frame, root-relative
-    "The mean of the hypotheses, or the one answer."
-    return self.draw(keypoints, hypotheses, **kwargs).mean(1)
+    hypotheses:int,   # H of the paper's
+    n_steps:int,      # of the paper's; the release's are fixed
+    generator:torch.Generator|None, # of the starts, if their noise is not given
+    initial_noise:Tensor|None,      # (B, H, L, J, 5)
+    step_noise,       # not looked at
+)->Tensor:            # (B, H or 1, L, J, 3) metres, camera frame, root-relative
+    "Hypotheses as in the paper, or the answer of the release."
+    states, condition = self.frames(keypoints)
+    if self.form == "release":
+        pose = refine_as_released(self.diffusion, *states.split([2, 3], -1), RELEASED_TIMES["video, detected"])
+        return pose.view(*keypoints.shape[:3], 3)[:, None]
+    noise = None if initial_noise is None else initial_noise.transpose(1, 2).flatten(0, 1) # (B·L, H, J, 5)
+    doubt = Uncertainty.around(states, self.doubt)
+    poses = sample_as_in_paper(self.diffusion, doubt, hypotheses, n_steps, condition, generator, noise)
+    return poses.unflatten(0, keypoints.shape[:2]).transpose(1, 2)
 
 # %% ../nbs/45_diffpose.ipynb #39ac917b
 def released_diffpose(

@@ -21,7 +21,7 @@ from torch import nn
 from .checkpoints import CLASS_OF, load_checkpoint, load_weights
 from .clips import WindowSet
 from .config import MODELS, PRESETS, WITH_BACKBONE, Experiment, fit_config, model_arguments, wanted_models
-from .cuts import lengthened
+from .cuts import CUTS, lengthened
 from .datasets import MotionDataset, selection_split
 from .evaluation import evaluate, lifter_of, mean_pose_lifter, predict, ridge_lifter
 from .parallel import held, wait_for_all, world
@@ -182,7 +182,7 @@ def evaluate_all(
     progress_bar:bool=True, # on the terminal
 )->dict:                   # occlusion → label → metrics, as of `evaluate`
     "Evaluate the yardsticks and the models on the test clips, under each occlusion."
-    n_frames = next(iter(models.values())).config["n_frames"]
+    n_frames, preset = next(iter(models.values())).config["n_frames"], PRESETS[experiment.preset]
     data = lengthened(data, n_frames) if n_frames > 27 else data
     fitted, _ = selection_split(data, experiment.select_on, n_frames)
     train = WindowSet(fitted, n_frames, experiment.occ, experiment.seed)
@@ -193,8 +193,8 @@ def evaluate_all(
     filled = ridge_lifter(train, bridged=True)
     known, results = {c.activity for c in fitted}, {}
     for occlusion in experiment.test_occ:
-        windows = WindowSet(data.test, n_frames, occlusion, seed=0)
-        index = windows.evaluation_index(PRESETS[experiment.preset].max_windows)
+        windows = WindowSet(data.test, n_frames, occlusion, seed=0, cut=CUTS[preset.test_windows])
+        index = windows.evaluation_index(preset.max_windows)
         bridged = {"ridge regression, gaps bridged": filled} if occlusion != "none" else {}     # the same without gaps
         for label, lift in (lifters | bridged).items():
             bar = f"evaluate {label}" if progress_bar and label in models else ""

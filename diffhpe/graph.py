@@ -92,7 +92,7 @@ def pool(
 
 # %% ../nbs/31_graph.ipynb #7ec570a8
 class NonLocal(nn.Module):
-    "Every joint looks at the whole body of its frame (Wang et al. 2018, SemGCN); the identity at the start."
+    "Connects every joint with the whole body of its frame (Wang et al. 2018, SemGCN); the identity at the start."
     def __init__(self,
         channels:int,        # C
         pairs=POOLED_PAIRS,  # joints that are max-pooled together

@@ -37,7 +37,7 @@ from .repair import mended
 from .samplers import get_sampler
 from .trajectory import NEARBY, Intrinsics, ray_offsets, root_trajectory
 from .uncertainty import Calibration, load_calibration, spread_of
-from .windows import lift_stream
+from .windows import check_walk, lift_stream
 
 # %% ../nbs/69_lifter.ipynb #be45ef68
 TRAINED_FPS = 50.
@@ -156,9 +156,9 @@ def check_rate(
 @dataclass(frozen=True)
 class LiftOptions:
     "What a lifter's call takes by keyword."
-    hypotheses:int=5           # H
-    sampler:str="fast"         # of `SAMPLERS`; "ddpm" is the paper's, ten times as slow
-    n_steps:int|None=None      # of the sampler
+    hypotheses:int=5           # H; a model that has one answer gives one
+    sampler:str="fast"         # of `SAMPLERS`; "ddpm" is the paper's, ten times as slow; or a model's own walk
+    n_steps:int|None=None      # of the sampler, or of a model's own walk
     seed:int=0                 # of the noise
     overlap:int|None=None      # frames that neighbouring windows share; None: two thirds of a window
     framed:bool=True           # seen by a virtual camera that follows the person, `frame_person`
@@ -218,13 +218,13 @@ def pixels_of(
 
 # %% ../nbs/69_lifter.ipynb #3253f837
 def regression_of(
-    model:nn.Module, # a `DiffHPE` or a `MixSTE`
+    model:nn.Module, # of `MODEL_NAMES`
 )->nn.Module|None:   # None if it stands alone
     "What a model of residuals wraps."
     return getattr(model.conditioning, "backbone", None) if isinstance(model, DiffHPE) and model.residual else None
 
 def centred_hypotheses(
-    model:nn.Module,  # a `DiffHPE` or a `MixSTE`
+    model:nn.Module,  # of `MODEL_NAMES`
     x2d:np.ndarray,   # (N, 17, 2), normalised screen coordinates, NaN where hidden
     how:LiftOptions,  # how to sample, and where to centre
 )->np.ndarray:        # (H, N, 17, 3) float32 metres, root-relative
@@ -240,7 +240,7 @@ def centred_hypotheses(
 
 # %% ../nbs/69_lifter.ipynb #e06d98df
 def lift_clip(
-    model:nn.Module,    # a `DiffHPE` or a `MixSTE`
+    model:nn.Module,    # of `MODEL_NAMES`
     pixels:np.ndarray,  # (F, 17, 2), NaN where hidden
     camera:Intrinsics,  # that they were seen with
     fps:float,          # of the frames
@@ -248,6 +248,7 @@ def lift_clip(
 )->np.ndarray:          # (H, F, 17, 3) float32 metres, camera frame, root at zero
     "Hypotheses of a clip in the joints of `H36M_17`."
     check_rate(fps)
+    check_walk(model, how.sampler, how.n_steps)
     seen = to_model_rate(bridge_gaps(pixels, how.fill*fps), fps)
     framing = frame_person(seen, camera) if how.framed else None
     x2d = framing.see(seen, camera) if how.framed else normalize_screen(seen, camera.image_size)
@@ -290,7 +291,7 @@ def weights_folder(
 class Lifter:
     "A trained model that lifts keypoints of any length, layout and frame rate."
     def __init__(self,
-        model:nn.Module,                   # a `DiffHPE` or a `MixSTE`
+        model:nn.Module,                   # of `MODEL_NAMES`, such as a `DiffHPE`, a `MixSTE` or a `D3DP`
         calibration:Calibration|None=None, # of its hypotheses
         source:str="",                     # where the weights are from
     ):
@@ -349,7 +350,9 @@ def stream(self:Lifter,
     **kwargs,                    # of `PoseStream`: intrinsics, latency and the rest of `StreamOptions`
 ):                               # a `PoseStream`: `push` takes a picture and gives a pose
     "Lift pictures one by one, as they come."
-    return import_module("diffhpe.stream").PoseStream(self, image_size, layout, fps, **kwargs)
+    stream = import_module("diffhpe.stream").PoseStream(self, image_size, layout, fps, **kwargs)
+    check_walk(self.model, stream.how.sampler, stream.how.n_steps)
+    return stream
 
 # %% ../nbs/69_lifter.ipynb #4d9d5b19
 @patch

@@ -193,7 +193,7 @@ def clip_metrics(
     target,                    # like predicted
     skeleton:Skeleton=H36M_17, # whose joints these are
 )->dict[str, np.ndarray]:      # (N,) each; mm, mpjve in mm per frame
-    "Every figure for each clip, after the predicted root is moved to the true one."
+    "Every metric for each clip, after the predicted root is moved to the true one."
     predicted, target = pair_poses(predicted, target)
     if predicted.ndim != 4 or predicted.shape[2] != skeleton.n_joints:
         raise ValueError(f"clips of shape {tuple(predicted.shape)} do not fit: "

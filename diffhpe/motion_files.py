@@ -200,7 +200,7 @@ def _append(archive:zipfile.ZipFile, key:str, array:np.ndarray, compress:bool)->
 
 # %% ../nbs/13_motion_files.ipynb #81ae8965
 class LazyClips(Mapping):
-    "The clips of one subject in a pickle-free file, each read, or mapped into memory, when it is asked for."
+    "The clips of one subject in a pickle-free file, each read, or mapped into memory, on demand."
     def __init__(self,
         path:Path,      # of the file
         subject:str,    # whose clips
@@ -255,9 +255,9 @@ def _clip(f, info:zipfile.ZipInfo, shape, fortran, dtype, at, skip)->np.ndarray:
 # %% ../nbs/13_motion_files.ipynb #fa9605d2
 def open_motion(
     path:str|Path,   # of data_3d_<name>.npz in the layout without pickles
-    check:bool=True, # the size of each clip too, when it is asked for
+    check:bool=True, # the size of each clip too, when it is read
 )->Motion:           # whose positions are `LazyClips`, and whose checksum is that of the archive's directory
-    "Open a motion file without reading its clips; each is read and checked when it is asked for."
+    "Open a motion file without reading its clips; each is read and checked on demand."
     path = existing_npz(path)
     with path.open("rb") as f:
         try: members, checksum = read_directory(f)

@@ -43,7 +43,7 @@ def no_occlusion(
 # %% ../nbs/03_occlusion.ipynb #7997b2e4
 def random_keypoints(
     n_frames:int,              # L
-    rng:np.random.Generator,   # where chance comes from
+    rng:np.random.Generator,   # random generator
     skeleton:Skeleton=H36M_17, # whose joints the mask is for
     p:float=0.2,               # of each keypoint
 )->np.ndarray:                 # (L, J) bool, True = hidden
@@ -53,7 +53,7 @@ def random_keypoints(
 # %% ../nbs/03_occlusion.ipynb #b0a93a27
 def random_leg_arm(
     n_frames:int,              # L
-    rng:np.random.Generator,   # where chance comes from
+    rng:np.random.Generator,   # random generator
     skeleton:Skeleton=H36M_17, # must have a right leg and a left arm
     p:float=0.4,               # of each frame
 )->np.ndarray:                 # (L, J) bool, True = hidden
@@ -66,7 +66,7 @@ def random_leg_arm(
 # %% ../nbs/03_occlusion.ipynb #66d38e8d
 def random_leg_arm_exact(
     n_frames:int,              # L
-    rng:np.random.Generator,   # where chance comes from
+    rng:np.random.Generator,   # random generator
     skeleton:Skeleton=H36M_17, # must have a right leg and a left arm
 )->np.ndarray:                 # (L, J) bool, True = hidden
     "Hide right leg and left arm in floor(0.4 L) frames drawn without replacement, as the authors' release does."
@@ -79,7 +79,7 @@ def random_leg_arm_exact(
 # %% ../nbs/03_occlusion.ipynb #6253217c
 def consecutive(
     n_frames:int,              # L
-    rng:np.random.Generator,   # where chance comes from
+    rng:np.random.Generator,   # random generator
     n_hidden:int,              # length of the run, 0 … L
     joints,                    # joints that are hidden: numbers or a slice
     skeleton:Skeleton=H36M_17, # whose joints the mask is for
@@ -93,7 +93,7 @@ def consecutive(
 # %% ../nbs/03_occlusion.ipynb #3abfad54
 def consecutive_leg(
     n_frames:int,              # L
-    rng:np.random.Generator,   # where chance comes from
+    rng:np.random.Generator,   # random generator
     skeleton:Skeleton=H36M_17, # must have a right leg
 )->np.ndarray:                 # (L, J) bool, True = hidden
     "Hide the right leg in floor(0.4 L) consecutive frames: Consecutive leg, DiffHPE section 5.2."
@@ -102,7 +102,7 @@ def consecutive_leg(
 # %% ../nbs/03_occlusion.ipynb #ff346a66
 def consecutive_frames(
     n_frames:int,              # L
-    rng:np.random.Generator,   # where chance comes from
+    rng:np.random.Generator,   # random generator
     skeleton:Skeleton=H36M_17, # whose joints the mask is for
 )->np.ndarray:                 # (L, J) bool, True = hidden
     "Hide all joints in floor(0.2 L) consecutive frames: Consecutive frames, DiffHPE section 5.2."
@@ -122,7 +122,7 @@ PATTERNS = tuple(OCCLUSIONS) # those of the paper, and none
 
 def mixed(
     n_frames:int,              # L
-    rng:np.random.Generator,   # where chance comes from
+    rng:np.random.Generator,   # random generator
     skeleton:Skeleton=H36M_17, # whose joints the mask is for
 )->np.ndarray:                 # (L, J) bool, True = hidden
     "Hide as one of `PATTERNS` does, each as probable."

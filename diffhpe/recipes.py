@@ -123,13 +123,14 @@ _diffpose = FitConfig(1e-3, 4, 80, 0., 0., "adam", "exponential", validate_every
 _imputation = FitConfig(1e-3, 32, 50, .1, 1e-6, "adam", "steps", validate_every=5, mpjpe_every=25)
 
 RELEASED_PRESETS = { # name → recipe, sizes of the models, and how each is trained
-    "mixste-paper": dict(recipe="mixste", sizes={"mixste": _long}, fits={"mixste": _mixste}),
+    "mixste-paper": dict(recipe="mixste", test_windows="aligned", sizes={"mixste": _long}, fits={"mixste": _mixste}),
     "d3dp-paper": dict(
-        recipe="paper", sizes={"d3dp": _long},
+        recipe="paper", test_windows="aligned", sizes={"d3dp": _long},
         fits={"d3dp": FitConfig(6e-5, 4, 400, .1, .1, "adamw", "exponential", validate_every=1, mpjpe_every=1,
                                 decay=.993, squared=True)}),
     "diffpose-paper": dict(
-        recipe="mixste", fits={"mixste": _mixste, "diffpose": _diffpose, "diffpose-release": _diffpose},
+        recipe="mixste", test_windows="aligned",
+        fits={"mixste": _mixste, "diffpose": _diffpose, "diffpose-release": _diffpose},
         sizes={"mixste": _long, "diffpose": dict(_frame, form="paper"),
                "diffpose-release": dict(_frame, form="release")}),
     "tcd-paper": dict(

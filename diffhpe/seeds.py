@@ -73,7 +73,7 @@ def part_noise(
 
 # %% ../nbs/08_seeds.ipynb #024ab180
 class LazyNoise(Sequence):
-    "One entry of noise for each step, each made when it is asked for."
+    "One entry of noise for each step, each made on demand."
     def __init__(self,
         n_steps:int,   # T
         make:Callable, # step t → tensor

@@ -3,8 +3,11 @@ picture without a description; no link to a page, a place in a page or a file is
 import re, sys
 from html.parser import HTMLParser
 
+import nbformat
+
 from docs_preview import ROOT, preview
 
+WRITTEN = ("0", "1", "60", "61", "62", "63", "64", "66", "67", "68", "7", "8", "figures")   # pages whose figures have a written description each
 COLUMNS = 120   # of code that fits the page's column at 1280 pixels, as of tests/docs_preview.css
 ENS = 88        # of a formula that does: a rough measure, each sign half an em wide
 
@@ -46,6 +49,12 @@ def undescribed(name, html):
         alt = re.search(r'\balt="([^"]*)"', image)
         if not alt or alt[1].strip() in ("", "figure"): yield f"{name} has an image without a description: {image[:80]}…"
 
+def unwritten(nb):
+    "Cells that draw a figure and have no `#| fig-alt: …`, in which its description is written."
+    for c in nb.cells:
+        drawn = any(k.startswith("image/") for o in c.get("outputs", []) for k in o.get("data", {}))
+        if drawn and not re.search(r"^#\|\s*(fig-alt:|hide\b)", c.source, re.M): yield f"the figure of the cell {c.get('id')} has no written description: #| fig-alt: …"
+
 def width(tex):
     "How wide a line of a formula is, in half ems: its signs without the commands that draw nothing, the longer half of a fraction."
     fraction = re.compile(r"\\[dt]?frac\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\w)\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\w)")
@@ -77,6 +86,7 @@ def main():
     faults += [f"several notebooks become {file}" for file in places if sum(file == f for _, f, _ in pages.values()) > 1]
     for name, (nb, file, html) in pages.items():
         faults += [*errors(name, nb), *broken(file, html, places, out), *markdown_shown(file, html), *undescribed(file, html)]
+        if name.startswith(WRITTEN): faults += [f"{name}: {s}" for s in unwritten(nbformat.read(ROOT / "nbs" / name, 4))]
         if name[:2].isdigit() or name == "tutorial.ipynb": faults += [*too_wide(file, html), *formulas(file, nb)]
     if faults: sys.exit("\n".join(f"docs: {s}" for s in faults))
     print(f"docs: {len(pages)} pages, no errors, no broken links, no Markdown as text, nothing too wide, all pictures described")

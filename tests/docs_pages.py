@@ -7,6 +7,7 @@ from html import escape, unescape
 from pathlib import Path
 
 import nbformat
+import yaml
 from latex2mathml.converter import convert
 from execnb.nbio import mk_cell
 from nbdev.config import get_config
@@ -22,6 +23,24 @@ OPEN = ("0", "2", "3", "4")   # tens of the notebooks whose code is open on the 
 def config():
     "settings.ini, read once."
     return get_config(path=ROOT)
+
+# --- the navigation
+
+@cache
+def sidebar():
+    "What nbs/sidebar.yml says: notebooks, {text, href} and {section, contents}."
+    return yaml.safe_load((ROOT / "nbs/sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
+
+def notebooks(contents):
+    "All notebooks in (a part of) the sidebar, in order."
+    for item in contents:
+        if isinstance(item, str): yield item
+        elif "section" in item: yield from notebooks(item["contents"])
+        else: yield item["href"]
+
+def section(name):
+    "The notebooks of one section of the sidebar."
+    return list(notebooks(next(item["contents"] for item in sidebar() if item.get("section") == name)))
 
 # --- links
 
@@ -112,7 +131,7 @@ class Sources:
         if cell.cell_type != "code": return
         shown = re.search(r"show_doc\(([\w.]+)", cell.source)
         if not shown:
-            if refusals(cell.source): cell.source = f"#| code-fold: true\n#| code-summary: \"What is refused\"\n{cell.source}"
+            if not cell.get("outputs") and refusals(cell.source): cell.source = folded(cell.source, "What is refused")
             return
         for o in cell.get("outputs", []):
             if "text/markdown" in o.get("data", {}):
@@ -129,14 +148,36 @@ class Sources:
         text = FENCE.sub(lambda m: f"```python\n{head}\n```\n" if head else m[0].replace(m[1], readable(m[1])), text, count=1)
         return text.rstrip() + (f"\n\n{self.block(code)}\n" if first else "\n")
 
+def folded(source, summary): return f'#| code-fold: true\n#| code-summary: "{summary}"\n{source}'
+
+def statements(source):
+    "What a cell says, parsed; nothing where it is no Python."
+    try: return ast.parse(without_directives(source)).body
+    except SyntaxError: return []
+
 def refusals(source):
-    "Whether a lesson does nothing but show what is refused."
-    try: body = ast.parse(without_directives(source)).body
-    except SyntaxError: return False
-    def refuses(node):
-        if isinstance(node, ast.For): return all(map(refuses, node.body))
-        return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "test_fail"
-    return bool(body) and all(map(refuses, body))
+    "Whether a lesson shows what is refused, and but for preparations nothing else."
+    def calls(node): return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and ast.unparse(node.value.func)
+    def refuses(node): return all(map(refuses, node.body)) if isinstance(node, ast.For) else calls(node) == "test_fail"
+    def prepares(node): return isinstance(node, ast.Assign) or calls(node) and not calls(node).startswith("test_")
+    body = statements(source); refused = list(map(refuses, body))
+    return 2*sum(refused) > len(body) and all(r or prepares(node) for r, node in zip(refused, body))
+
+class Results:
+    """Pages of results say what came out, not how it was drawn: code that shows a picture or a table is left out, other code is folded. A cell of
+    parameters stays, and so does a cell that says itself whether its code is to be seen (`#| echo:`, `#| code-fold:`)."""
+    def __init__(self, nb): self.here = Path(nb.path_).name in section("Results")
+    def __call__(self, cell):
+        if not self.here or cell.cell_type != "code" or re.search(r"^#\|\s*(echo|code-fold):", cell.source, re.M): return
+        if "parameters" in cell.metadata.get("tags", []): return
+        if shows(cell): cell.source = f"#| echo: false\n{cell.source}"
+        else:
+            body = statements(cell.source)
+            cell.source = folded(cell.source, "Imports" if body and isinstance(body[0], (ast.Import, ast.ImportFrom)) else "Code")
+
+def shows(cell):
+    "Whether a cell shows a picture, a table or a sentence."
+    return any(kind in ("text/markdown", "text/html") or kind.startswith("image/") for o in cell.get("outputs", []) for kind in o.get("data", {}))
 
 def all_names():
     "Every public name of the package with its first sentence, for the page of all names."
@@ -221,7 +262,7 @@ def with_mathml(cell):
         if "text/markdown" in o.get("data", {}): o["data"]["text/markdown"] = put(o["data"]["text/markdown"])
 
 warnings.filterwarnings("ignore", "Found cells containing imports")
-STEPS = [Sources, Descriptions, with_plain_links]
+STEPS = [Sources, Results, Descriptions, with_plain_links]
 FilterDefaults.xtra_procs = lambda self: STEPS
 
 def processed():

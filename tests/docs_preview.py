@@ -11,7 +11,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from docs_pages import ROOT, STEPS, config, mathml, processed, with_mathml, without_directives
+from docs_pages import ROOT, STEPS, config, mathml, notebooks, processed, sidebar, with_mathml, without_directives
 
 HINT = "docs: Quarto is not installed (the real site needs it: https://quarto.org/docs/get-started), so this is the plain preview: {page}"
 
@@ -79,17 +79,6 @@ def plain_tables(html):
     return re.sub(r'\s+border="1"', "", html)
 
 # --- the navigation
-
-def sidebar():
-    "What nbs/sidebar.yml says: notebooks, {text, href} and {section, contents}."
-    return yaml.safe_load((ROOT / "nbs/sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
-
-def notebooks(contents):
-    "All notebooks in (a part of) the sidebar, in order."
-    for item in contents:
-        if isinstance(item, str): yield item
-        elif "section" in item: yield from notebooks(item["contents"])
-        else: yield item["href"]
 
 def menu(contents, here, files, titles):
     "The sidebar as nested lists. Of the groups inside a group only the one with this page is open."

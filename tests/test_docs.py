@@ -1,10 +1,13 @@
 "What the docs' machinery makes of a page, and what its check finds."
 import ast
+from types import SimpleNamespace
 
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from docs_check import formulas, markdown_shown, too_wide, undescribed
-from docs_pages import MATH, cut, mathml, names, plain, plain_links, readable, refusals, signature
+from docs_check import formulas, markdown_shown, too_wide, undescribed, unwritten
+from docs_pages import MATH, Descriptions, Results, cut, mathml, names, plain, plain_links, readable, refusals, signature
+from docs_preview import Page
 from make_readme import whole_numbers
 
 
@@ -51,9 +54,28 @@ def test_signatures_are_those_of_the_source():
 
 
 @pytest.mark.parametrize("source, alone", [("test_fail(lambda: f(1), contains='x')", True), ("for n in (1, 2): test_fail(lambda: f(n))", True),
+    ("x = 1\nf(x)\ntest_fail(lambda: f(2))\ntest_fail(lambda: f(3))\ntest_fail(lambda: f(4))", True),
+    ("x = f(1)\nplot(x)\ntest_fail(lambda: f(1))", False), ("assert f(0)\ntest_fail(lambda: f(1))\ntest_fail(lambda: f(2))", False),
     ("test_eq(f(0), 1)\ntest_fail(lambda: f(1))", False), ("x = 1", False), ("%matplotlib inline", False), ("", False)])
 def test_cells_of_refusals_are_known(source, alone):
     assert refusals(source) == alone
+
+
+def cell(source, *kinds, tags=()):
+    return SimpleNamespace(cell_type="code", source=source, metadata={"tags": list(tags)}, get=lambda key, default: [{"data": {k: ""}} for k in kinds])
+
+
+def test_pages_of_results_show_results():
+    def made(name, *args, **kw):
+        c = cell(*args, **kw); Results(SimpleNamespace(path_=f"nbs/{name}"))(c)
+        return c.source
+    assert made("tables.ipynb", "draw()", "image/png") == "#| echo: false\ndraw()"
+    assert made("tables.ipynb", "x", "text/markdown", "text/plain").startswith("#| echo: false")
+    assert 'code-fold: true\n#| code-summary: "Code"' in made("tables.ipynb", "x = f()", "text/plain")
+    assert 'code-summary: "Imports"' in made("tables.ipynb", "from a import b\nb()")
+    for source, kw in (("#| echo: true\nx", {}), ("#| code-fold: true\nx", {}), ("x: int = 0", {"tags": ["parameters"]})):
+        assert made("tables.ipynb", source, "text/markdown", **kw) == source
+    assert made("20_schedule.ipynb", "draw()", "image/png") == "draw()"
 
 
 def test_formulas_keep_their_numbers_and_letters():
@@ -87,6 +109,22 @@ def test_numbers_stay_whole():
 
 def test_images_need_words():
     assert len(list(undescribed("p", '<img src="a.png"><img alt="" src="a"><img alt="figure" src="a"><img alt="Two curves" src="a">'))) == 3
+
+
+def test_figures_need_a_description_of_their_own():
+    figure = new_output("display_data", {"image/png": ""})
+    def nb(source, *outputs): return new_notebook(cells=[new_code_cell(source, outputs=list(outputs))])
+    assert len(list(unwritten(nb("plot(x)", figure)))) == 1
+    assert not [s for n in (nb('#| fig-alt: "A curve."\nplot(x)', figure), nb("#| hide\nplot(x)", figure), nb("plot(x)")) for s in unwritten(n)]
+
+
+def test_a_written_description_is_kept():
+    "What is written in `#| fig-alt: …` comes out as the picture's words, whatever stands before it."
+    cells = [new_markdown_cell("Words before."), new_code_cell('#| fig-alt: "A curve: it falls."\nplot(x)', outputs=[new_output("display_data", {"image/png": ""})])]
+    nb = new_notebook(cells=cells)
+    described = Descriptions(nb)
+    for cell in nb.cells: described(cell)
+    assert 'alt="A curve: it falls."' in Page({}).cell(nb.cells[1])
 
 
 def test_wide_blocks_are_found():

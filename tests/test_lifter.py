@@ -44,7 +44,7 @@ def test_nothing_jumps_at_the_borders_of_windows(lifter, real_views, sampler):
     def ratio(pixels, camera):
         motion = lifter(pixels, camera.resolution, "h36m", hypotheses=2 if sampler == "ddpm" else 5, sampler=sampler)
         return border_ratio(motion.poses, window_starts(len(pixels), overlap=18))
-    ratios = [ratio(*view) for view in real_views]
+    ratios = [ratio(*view) for view in real_views[:1 if sampler == "ddpm" else 2]]   # ddpm is slow
     assert np.mean(ratios) <= 1.10, ratios
 
 def test_the_same_call_gives_the_same_motion_and_a_part_of_a_clip_its_part(lifter, real_views):
@@ -430,15 +430,16 @@ def lift(frames):
     r = lifter(pixels, (1000, 1000), "h36m", hypotheses=2, sampler="ddim", n_steps=1, progress_bar=True)
     assert r.poses.shape == (frames, 17, 3) and np.isfinite(r.poses).all()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
-small = lift(1000); print(small, lift(100_000) - small)
+small = lift(1000); print(small, lift(30_000) - small)
 """
 
-def test_a_hundred_thousand_frames_in_bounded_memory():
+def test_many_frames_in_bounded_memory():
+    "A hundred thousand, by hand, take 22 s of a core; what a frame needs is the same."
     done = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, timeout=300,
                           stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     _, more = map(float, done.stdout.split())
-    assert more < 1000, f"{more:.0f} MiB more for 100,000 frames than for 1,000"  # their results alone are 160 MB
+    assert more < 300, f"{more:.0f} MiB more for 30,000 frames than for 1,000"  # their results alone are 48 MB
     assert "lift" in done.stderr  # the progress bar
 
 # --- the command

@@ -77,3 +77,37 @@ def test_training_at_243_frames():
         optimiser.zero_grad(); loss.backward(); optimiser.step()
         losses.append(loss.item())
     assert np.isfinite(losses).all() and losses[-1] < .7*losses[0]
+
+
+def test_released_presets_test_to_the_last_frame():
+    "A clip of 100 frames at 27 is tested at 0, 27, 54 and 73 by the presets of the long models' releases, where all others stop at 54."
+    from dataclasses import replace
+    from diffhpe.config import PRESETS, Experiment
+    from diffhpe.cuts import CUTS
+    from diffhpe.datasets import load_dataset
+    from diffhpe.experiments import evaluate_all
+    from diffhpe.mixste import MixSTE, flip_average
+    data = load_dataset("synthetic", max_clips=4)
+    first = data.test[0]
+    short = lambda n: replace(first, **{k: getattr(first, k)[:n] for k in ("keypoints", "poses", "root")})
+    data = replace(data, test=(short(100), short(81)))
+    torch.manual_seed(0)
+    model = MixSTE(n_frames=27, channels=16, depth=1).eval()
+    def tested(preset, **given):
+        found = evaluate_all(Experiment(preset=preset, model="mixste", occ="none", n_frames=27, **given), {"mixste": model}, data, progress_bar=False)
+        return found["none"]["mixste"]
+    starts = dict(aligned=((0, 27, 54, 73), (0, 27, 54)), whole=((0, 27, 54), (0, 27, 54)))
+    for preset in PRESETS.values():
+        if "mixste" not in preset.scratch: continue
+        released = preset.name in ("mixste-paper", "diffpose-paper")
+        assert preset.test_windows == ("aligned" if released else "whole")
+        windows, errors = starts[preset.test_windows], []
+        for clip, at in zip(data.test, windows):
+            for s in at:                                               # each frame of each window counts once
+                x = torch.from_numpy(clip.keypoints[None, s:s + 27])
+                with torch.no_grad(): p = flip_average(model, x)[0] if released else model(x)[0]
+                errors += (p - p[:, :1] - torch.from_numpy(clip.poses[s:s + 27])).norm(dim=-1).mean(1).tolist()
+        found = tested(preset.name)
+        assert sum(row["windows"] for row in found["per_action"]) == sum(map(len, windows)) == len(errors)//27
+        near(found["mpjpe"], 1000*np.mean(errors), 1e-4)
+    assert {p.name for p in PRESETS.values() if p.test_windows == "aligned"} == {"mixste-paper", "diffpose-paper", "d3dp-paper"} and set(CUTS) == {"whole", "aligned"}

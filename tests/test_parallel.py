@@ -167,7 +167,7 @@ def metrics(folder):
 def test_an_experiment_with_torchrun(tmp_path):
     "The notebook as a user starts it, with and without: one folder of results, one output notebook, the same numbers."
     parameters = [a for pair in dict(preset="smoke", dropout=0, model="diffhpe-2d", hypotheses=2, sampler="fast",
-                                     device="cpu").items() for a in ("-p", *map(str, pair))]
+                                     n_steps=5, device="cpu").items() for a in ("-p", *map(str, pair))]
     notebook = str(ROOT/"nbs/run_experiment.ipynb")
     for name, start in (("one", lambda *a: subprocess.run([sys.executable, "-m", "diffhpe.parallel", *a],
                                                           stdin=subprocess.DEVNULL, capture_output=True,

@@ -7,6 +7,21 @@ import numpy as np
 import pytest
 from test_run_experiment import ROOT, papermill, summary
 
+def lifted_by(folder, several):
+    "Hypotheses of a walk from the weights of a run: as many as are asked for, the same from the same seed, other ones from another."
+    from diffhpe.lifter import Lifter
+    from diffhpe.trajectory import Intrinsics
+    lens, pixels = Intrinsics.from_field_of_view((1000, 1000)), 500 + 100*np.random.default_rng(0).normal(size=(17, 2)) + np.arange(40.)[:, None, None]
+    lifter, how = Lifter.load(folder), dict(hypotheses=3) | (dict(n_steps=2) if several else {})
+    def lift(**kwargs): return lifter.lift(pixels, lens, **(how | kwargs))
+    first, again, other = lift(), lift(), lift(seed=1)
+    assert first.shape == (3 if several else 1, 40, 17, 3) and np.isfinite(first).all() and np.array_equal(first, again)
+    assert np.array_equal(first, other) != several
+    if several: assert (first[:, :, 1:].std(0) > 0).all()
+    else:
+        with pytest.raises(ValueError, match="n_steps=3 means nothing to this .*, which has one answer"): lift(n_steps=3)
+
+
 @pytest.mark.parametrize("model, given", [("d3dp", dict(n_frames=81, n_steps=2)), ("diffpose", {}),
                                           ("diffpose-release", {}), ("tcd", dict(n_steps=4, sampler="ddim")),
                                           ("tcd-imputation", dict(n_steps=2, sampler="ddim", hypotheses=2))])
@@ -22,6 +37,7 @@ def test_the_paper_s_peers(model, given, tmp_path):
         assert {*backbone, model, "ridge regression"} <= set(by_label) and all(np.isfinite(v) for v in by_label[model].values())
     best = load_checkpoint(folder.parent/"trainings"/found["training"][model]["name"]/"best_mpjpe")
     assert model_name(best) == model and best.config["n_frames"] == given.get("n_frames", 27)
+    lifted_by(folder.parent/"trainings"/found["training"][model]["name"]/"best_mpjpe", model != "diffpose-release")
     if model != "d3dp": return
     again = papermill(tmp_path, model=model, occ="random", test_occ="none,random", **given)       # found, not trained
     assert again.returncode == 0 and summary(tmp_path)[0]["metrics"] == found["metrics"]
@@ -50,7 +66,7 @@ def test_released_settings_at_a_tiny_width(preset, model, tmp_path):
     train = data.train[:2] if model == "tcd-imputation" else data.train          # the slowest by far
     data = replace(data, train=tuple(map(short, train)), test=tuple(map(short, data.test[:1])))
     experiment = Experiment(preset=preset, model=model, channels=8, epochs=1, occ="random", hypotheses=2,
-                            **(dict(sampler="ddim", n_steps=2) if preset == "tcd-paper" else {}))
+                            **(dict(sampler="ddim", n_steps=1) if preset == "tcd-paper" else {}))
     done = {}
     for training in trainings(experiment):
         done[training.label] = run_training(experiment, training, done, data, tmp_path, progress_bar=False)

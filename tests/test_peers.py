@@ -1,6 +1,9 @@
 """The paper's other systems against numbers of their releases: the part in tests/data/peers always, all of them where ../shared holds them.
 
 Both are arrays by name (weights under the releases' own names); a test compares whatever its file holds."""
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -253,3 +256,66 @@ def test_a_released_file_is_recognised(name, prefix, system, place, tmp_path):
     assert type(model) is type(plain) and all(torch.equal(v, plain.state_dict()[k]) for k, v in model.state_dict().items())
     assert len(said) == 1 and f"holds {system}" in said[0] and "parameters" in said[0] and "\n" not in said[0]
     with pytest.raises(ValueError, match=f"holds {system}.*DiffHPE.* is needed"): load_released(tmp_path/"file.pth", system="DiffHPE")
+
+# --- the lifter
+
+@pytest.fixture(scope="module")
+def little_models(tmp_path_factory):
+    "Folders of a MixSTE, a D3DP and both DiffPoses of nine frames that have learnt for a moment what a body looks like."
+    from diffhpe.checkpoints import save_checkpoint
+    from diffhpe.clips import WindowSet
+    from diffhpe.d3dp import D3DP
+    from diffhpe.datasets import load_dataset
+    from diffhpe.diffpose import DiffPoseLifter
+    from diffhpe.mixste import MixSTE
+    windows, sizes, folder = WindowSet(load_dataset("synthetic", max_clips=8).train, 9), dict(n_frames=9, channels=16, depth=1, n_heads=4), tmp_path_factory.mktemp("models")
+    keypoints, poses, *_ = windows.evaluation_batch(windows.evaluation_index(160))
+    def learnt(model, loss, steps):
+        optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 3e-3)
+        for i in range(steps):
+            some = slice(32*(i % 5), 32*(i % 5) + 32)
+            optimiser.zero_grad(); loss(model, keypoints[some], poses[some], i).backward(); optimiser.step()
+        return model
+    torch.manual_seed(0)
+    own = lambda m, k, p, i: m.loss(k, p, torch.Generator().manual_seed(i))
+    mixste = learnt(MixSTE(drop_path=0., **sizes), lambda m, k, p, i: (m(k) - p).norm(dim=-1).mean(), 60)
+    models = dict(mixste=mixste, d3dp=learnt(D3DP(drop_path=0., **sizes), own, 60))
+    for name, form in (("diffpose", "paper"), ("diffpose-release", "release")):
+        models[name] = learnt(DiffPoseLifter(mixste, form=form, n_frames=9, channels=16, n_layers=1).prepare(keypoints, poses), own, 60)
+    return {name: save_checkpoint(model.eval(), folder/name) for name, model in models.items()}
+
+@pytest.mark.parametrize("name, several, usual", [("d3dp", True, 10), ("diffpose", True, 5), ("diffpose-release", False, None), ("mixste", False, None)])
+def test_the_lifter_with_a_peer(little_models, name, several, usual, tmp_path):
+    "From the example's keypoints to motion, in Python and by the command, and what a model cannot be asked is one sentence."
+    from diffhpe.command import example_clip, lift_file
+    from diffhpe.lifted_files import read_lifted
+    from diffhpe.lifter import Lifter
+    rows, file = json.loads(example_clip().read_text()), tmp_path/"walk.json"
+    file.write_text(json.dumps(rows | dict(instance_info=rows["instance_info"][:40])))
+    lifter = Lifter.load(little_models[name])
+    def lift(**kwargs): return lift_file(file, lifter, (1920, 1080), "coco", say=str, **kwargs)[0]
+    first, other = lift(hypotheses=3), lift(hypotheses=3, seed=1)
+    H = 3 if several else 1
+    assert (first.poses.shape, first.hypotheses.shape, first.spread.shape, first.trajectory.shape) == ((40, 17, 3), (H, 40, 17, 3), (40, 17), (40, 3))
+    assert (first.trajectory[:, 2] > 0).all()
+    if several:
+        assert (first.spread[:, 1:] > 0).all() and (other.hypotheses[:, :, 1:] != first.hypotheses[:, :, 1:]).all()
+        np.testing.assert_array_equal(lift(hypotheses=3, n_steps=usual).poses, first.poses)       # the steps that are usual for it
+        near(lift(hypotheses=3, rays=0).poses, lift(hypotheses=3, rays=0).hypotheses.mean(0), 1e-5)
+        assert {a: lift(hypotheses=3, aggregate=a).poses.shape for a in ("medoid", "geometric_median", "jpma")} == dict.fromkeys(("medoid", "geometric_median", "jpma"), (40, 17, 3))
+        assert not np.array_equal(lift(hypotheses=3, n_steps=2).poses, first.poses)
+        with pytest.raises(ValueError, match="n_steps=0 is asked for; a whole number from 1 to"): lift(n_steps=0)
+    else:
+        assert first.spread.max() == 0 and np.array_equal(first.poses, other.poses)
+        with pytest.raises(ValueError, match="n_steps=3 means nothing to this .*, which has one answer"): lift(n_steps=3)
+    with pytest.raises(ValueError, match="sampler='ddpm' means nothing to this"): lift(sampler="ddpm")
+    def command(*more):
+        asked = [Path(sys.executable).parent/"diffhpe_lift", file, "--size", "1920x1080", "--layout", "coco", "--weights", little_models[name], "--hypotheses", 3, *more]
+        return subprocess.run(list(map(str, asked)), stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=tmp_path)
+    done = command("--out", "walk.npz")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(read_lifted(tmp_path/"walk.npz").hypotheses, first.hypotheses, atol=1e-5)
+    if name != "d3dp": return
+    wrong = command("--out", "other.npz", "--sampler", "ddpm")
+    assert wrong.returncode == 1 and wrong.stderr.strip().count("\n") == 0 and "sampler='ddpm' means nothing to this" in wrong.stderr
+    assert not (tmp_path/"other.npz").exists()

@@ -87,7 +87,7 @@ def test_a_killed_training_ends_as_if_it_never_was(tmp_path):
     total = steps_done(undisturbed)
 
     # inside an epoch
-    stops = sorted(random.Random(int(time.time())).sample([s for s in range(1, total - 1) if s % (total//3)], 5))
+    stops = sorted(random.Random(int(time.time())).sample([s for s in range(1, total - 1) if s % (total//3)], 3))
     print("killed after the steps", stops, "of", total)
     for stop in stops:
         process = start(killed)
