@@ -114,7 +114,7 @@ _path = re.compile(r"(?=.{0,4000}\Z)[^\0/]{0,255}(/[^\0/]{0,255})*", re.S)
 _folder = lambda v: v is None or isinstance(v, str) and _path.fullmatch(v), "a folder, or None"
 _text_list = lambda v: isinstance(v, (list, tuple)) and all(isinstance(t, str) for t in v)
 _occlusions = lambda v: v is None or isinstance(v, str) or _text_list(v), "names of OCCLUSIONS"
-_dataset = _matching(r"(?=.{1,100}$)[\w.+-]*\w", "'synthetic', or a name of letters, digits, '_', '.' and '-', several with '+'")
+_dataset = _matching(r"[\w.+-]{,99}\w", "'synthetic', or a name of letters, digits, '_', '.' and '-', several with '+'")
 _device = _matching(r"auto|cpu|cuda(:\d)?", "'auto', 'cpu', 'cuda' or 'cuda:N'")
 _keypoints = _matching(r"[\w.-]{1,100}", "'detected', 'simulated', 'gt', or with h36m the name of a detector")
 _model = _one_of(*MODELS, "all", "every")
