@@ -151,7 +151,8 @@ def test_a_folder_called_dot_has_a_name(tmp_path):
 
 def started(*arguments, cwd):
     process = subprocess.Popen([*LIFT[:2], START.format("print('begun', flush=True); "), *arguments], cwd=cwd, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # also where the tests run in the background
     assert process.stdout.readline() == "begun\n"
     return process
 
