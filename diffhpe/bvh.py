@@ -20,6 +20,7 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 
 from .camera import quaternion_to_matrix
+from .files import printable, quoted
 
 # %% ../nbs/15_bvh.ipynb #2d6f8b8f
 # of a file; 31 joints at 120 frames per second fill the first in 50 minutes
@@ -225,7 +226,7 @@ def read_bvh_motion(
             warnings.warn(f"{path}: it declares {declared:,} frames and holds {len(values):,}; "
                           "those that it holds are read", stacklevel=2)
         return bvh_motion(joints, values, dt)
-    except ValueError as e: raise ValueError(f"{path}: {e}") from e
+    except ValueError as e: raise ValueError(f"{path}: {printable(e, 1000)}") from e
 
 # %% ../nbs/15_bvh.ipynb #28833a9e
 def bvh_kinematics(
@@ -245,7 +246,8 @@ def check_fps(
     name:str="fps",  # of the option
 ):
     "Refuse a frame rate that is none."
-    if not isinstance(fps, Real) or not 1 <= fps <= 1000: raise ValueError(f"{name} is {fps!r}; 1 to 1000 is allowed")
+    if not isinstance(fps, Real) or not 1 <= fps <= 1000:
+        raise ValueError(f"{name} is {quoted(fps)}; 1 to 1000 is allowed")
 
 def resample_bvh(
     motion:BvhMotion, # of a file
@@ -273,5 +275,6 @@ def unit_metres(
     metres = UNITS.get(unit, unit) if isinstance(unit, str) else unit
     if isinstance(metres, str) and re.fullmatch(r"(\d+\.?\d*|\.\d+)(e-?\d+)?", metres): metres = float(metres)
     if not isinstance(metres, Real) or not 0 < metres < 1e9:
-        raise ValueError(f"the unit {unit!r} is unknown; {', '.join(UNITS)} or a positive number of metres is allowed")
+        raise ValueError(f"the unit {quoted(unit)} is unknown; {', '.join(UNITS)} or a positive number of metres "
+                         "is allowed")
     return float(metres)

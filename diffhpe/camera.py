@@ -163,7 +163,7 @@ def h36m_cameras(
     "The calibrated cameras of Human3.6M for one subject."
     data = json.loads((files("diffhpe")/"data"/"h36m_cameras.json").read_text())
     if subject not in data["extrinsics"]:
-        raise ValueError(f"no cameras for subject {subject!r}; allowed are {', '.join(data['extrinsics'])}")
+        raise ValueError(f"no cameras for subject {subject!r:.200}; allowed are {', '.join(data['extrinsics'])}")
     return tuple(
         Camera(lens["id"], pose["orientation"], np.divide(pose["translation"], 1000), lens["focal_length"],
                lens["center"], lens["radial_distortion"], lens["tangential_distortion"], lens["resolution"])

@@ -110,11 +110,13 @@ def _each(kind, low, high):
 _text = lambda v: isinstance(v, str), "a text"
 _bool = lambda v: isinstance(v, bool), "True or False"
 _maybe = lambda v: v is None or isinstance(v, bool), "True, False or None"
-_folder = lambda v: v is None or isinstance(v, str), "a folder, or None"
-_occlusions = lambda v: v is None or isinstance(v, (str, list, tuple)), "names of OCCLUSIONS"
-_dataset = _matching(r"[\w.+-]*\w", "'synthetic', or a name of letters, digits, '_', '.' and '-', several with '+'")
+_path = re.compile(r"(?=.{0,4000}\Z)[^\0/]{0,255}(/[^\0/]{0,255})*", re.S)
+_folder = lambda v: v is None or isinstance(v, str) and _path.fullmatch(v), "a folder, or None"
+_text_list = lambda v: isinstance(v, (list, tuple)) and all(isinstance(t, str) for t in v)
+_occlusions = lambda v: v is None or isinstance(v, str) or _text_list(v), "names of OCCLUSIONS"
+_dataset = _matching(r"[\w.+-]{,99}\w", "'synthetic', or a name of letters, digits, '_', '.' and '-', several with '+'")
 _device = _matching(r"auto|cpu|cuda(:\d)?", "'auto', 'cpu', 'cuda' or 'cuda:N'")
-_keypoints = _matching(r"[\w.-]+", "'detected', 'simulated', 'gt', or with h36m the name of a detector")
+_keypoints = _matching(r"[\w.-]{1,100}", "'detected', 'simulated', 'gt', or with h36m the name of a detector")
 _model = _one_of(*MODELS, "all", "every")
 _seed = _number(int, 0, 2**31, none=False)
 
@@ -169,13 +171,13 @@ class Question:
     no_pose_layer:bool=param(False, _bool) # DiffHPE-Wrapper without w_θ, the linear layer on the noisy pose
 
 # %% ../nbs/50_config.ipynb #6023356b
-NUMBER = r"[-+]?(\d+(_\d+)*\.?\d*|\.\d+)(e[-+]?\d+)?" # regular expression of what is read as a number
+NUMBER = r"[-+]?(\d+(_\d+)*(\.\d*)?|\.\d+)(e[-+]?\d+)?" # regular expression of a number, of up to 100 characters
 
 def read_number(
     value, # of a parameter
 ):         # a number, if the value is a text that is one, in decimal; else the value as it is
     "A number that is written as a text, read as Python does."
-    if not isinstance(value, str) or not re.fullmatch(NUMBER, value.strip(), re.I): return value
+    if not isinstance(value, str) or len(value) > 100 or not re.fullmatch(NUMBER, value.strip(), re.I): return value
     try: return int(value)
     except ValueError: return float(value)
 
@@ -349,7 +351,7 @@ def read_parameters(
     given = {n: namespace[n] for n in names[start:stop] if not n.startswith("_")}
     unknown = [n for n in given if n not in known]
     if unknown:
-        raise ValueError(f"there is no parameter {', '.join(map(repr, unknown))}; "
+        raise ValueError(f"there is no parameter {quoted(unknown)[1:-1]}; "
                          f"the parameters are {', '.join(known)}")
     return Experiment(**given)
 

@@ -18,6 +18,7 @@ from scipy.interpolate import CubicSpline
 
 from .camera import h36m_cameras
 from .clips import WINDOW, Clip
+from .files import quoted
 from .h36m import keypoints_file, measured_clips, read_keypoints
 from .detector import DetectorNoise
 from .virtual import project_views, random_cameras, virtual_views, visible_share
@@ -65,7 +66,7 @@ def selection_split(
 )->tuple[list[Clip], list[Clip]]: # to fit, to choose by
     "Divide the training clips into those to fit and those to choose a checkpoint by."
     if select_on not in ("validation", "test"):
-        raise ValueError(f"select_on={select_on!r} is unknown; allowed are 'validation' and 'test'")
+        raise ValueError(f"select_on={quoted(select_on)} is unknown; allowed are 'validation' and 'test'")
     recordings, held = list(dict.fromkeys((c.subject, c.action) for c in dataset.train)), set()
     if select_on == "validation":
         for part in dict.fromkeys(s.rpartition(":")[0] for s, _ in recordings):
@@ -145,8 +146,8 @@ def find_motion(
     "The motion of a data set: made, or read from its file."
     if name == "synthetic": return *embedded_motion(), (SUBJECTS_TRAIN, SUBJECTS_TEST), "embedded motion"
     if data_dir is None:
-        raise ValueError(f"dataset {name!r} is read from data_3d_{name}.npz, and data_dir, the folder of that file, "
-                         "is not given; without a folder, 'synthetic' is allowed")
+        raise ValueError(f"dataset {quoted(name)} is read from data_3d_{name[:200]}.npz, and data_dir, the folder of "
+                         "that file, is not given; without a folder, 'synthetic' is allowed")
     path, flat = (Path(data_dir)/f"data_3d_{name}{layout}.npz" for layout in ("", "_flat"))
     if not path.is_file() and any(p.suffix.lower() == ".bvh"
                                   for pattern in ("*", "*/*") for p in Path(data_dir).glob(pattern)):
@@ -170,14 +171,14 @@ def clip_maker(
 )->tuple:  # lists the views of positions; makes clips of views; the 2D's origin in words; checksum of its file or ""
     "How the motion of a data set becomes clips."
     if cameras not in ("h36m", "random"):
-        raise ValueError(f"cameras={cameras!r} is unknown; allowed are 'h36m' and 'random'")
+        raise ValueError(f"cameras={quoted(cameras)} is unknown; allowed are 'h36m' and 'random'")
     if keypoints == "gt" and noise:
         raise ValueError(f"noise={noise} is not allowed with keypoints='gt', which have none")
     if name == "h36m" and (keypoints not in ("simulated", "gt") or keypoints == "gt" and cameras == "h36m" and data_dir
                            and (Path(data_dir)/"data_2d_h36m_gt.npz").is_file()):
         if noise is not None and keypoints != "gt" or cameras == "random":
             raise ValueError("real detections come with their own errors and cameras; "
-                             f"noise={noise} and cameras={cameras!r} are allowed with keypoints='simulated'")
+                             f"noise={noise} and cameras={quoted(cameras)} are allowed with keypoints='simulated'")
         detector = DETECTOR if keypoints == "detected" else keypoints
         try: tracks, checksum = read_keypoints(keypoints_file(data_dir, name, detector))
         except FileNotFoundError as e:
@@ -186,7 +187,7 @@ def clip_maker(
         return (lambda positions: measured_clips(positions, {s: t for s, t in tracks.items() if s in positions}), list,
                 f"{origin}, its own cameras", checksum)
     if keypoints not in ("detected", "simulated", "gt"):
-        raise ValueError(f"keypoints={keypoints!r} is unknown; allowed are 'detected', 'simulated' and 'gt', "
+        raise ValueError(f"keypoints={quoted(keypoints)} is unknown; allowed are 'detected', 'simulated' and 'gt', "
                          "and with 'h36m' the name of a detector")
     detector = (None if keypoints == "gt" or noise == 0 else DetectorNoise() if noise is None
                 else replace(DetectorNoise(), scale=noise))
@@ -211,7 +212,7 @@ def load_dataset(
     "Clips of a motion set, to train and to test on."
     for parameter, value in dict(seed=seed, max_clips=1 if max_clips is None else max_clips).items():
         if not isinstance(value, int) or value < (parameter != "seed"):
-            raise ValueError(f"{parameter}={value!r}; a whole number from {int(parameter != 'seed')} is allowed")
+            raise ValueError(f"{parameter}={quoted(value)}; a whole number from {int(parameter != 'seed')} is allowed")
     if "+" in name:
         return joined([load_dataset(n.strip(), data_dir, keypoints, noise, max_clips, seed, cameras, n_frames)
                        for n in name.split("+")])
@@ -235,7 +236,7 @@ def joined(
     "Several sets as one."
     name = "+".join(p.name for p in parts)
     if len({p.name for p in parts}) < len(parts):
-        raise ValueError(f"dataset {name!r} has a set twice; each is allowed once")
+        raise ValueError(f"dataset {quoted(name)} has a set twice; each is allowed once")
     side = lambda s: tuple(replace(c, subject=f"{p.name}:{c.subject}") for p in parts for c in getattr(p, s))
     checksum = hashlib.sha256("".join(p.checksum for p in parts).encode()).hexdigest()
     sizes = np.array([sum(map(len, p.train + p.test)) for p in parts])

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.animation import FuncAnimation
 
-from .files import optional
+from .files import optional, quoted
 from .lifted import LiftedMotion, named_people, put_file
 from .plot import (FrameCatcher, animate_poses, bare_axis, draw_floor, draw_skeleton, floor_under, grey,
                           plot_keypoints, plot_pose, save_gif, shared_box, turn_view)
@@ -28,7 +28,7 @@ def motion_animation(
     "People on the spot, in a panel each; one person beside the keypoints."
     people = named_people(motions)
     if not isinstance(fps, Real) or not 0 < fps <= 100:
-        raise ValueError(f"fps is {fps!r}; a number above 0, up to 100, is allowed")
+        raise ValueError(f"fps is {quoted(fps)}; a number above 0, up to 100, is allowed")
     rate, (one, *more) = next(iter(people.values())).fps, people.values()
     fps, start = min(fps, rate, 100), min(m.first_frame for m in people.values())
     last = max(m.first_frame + len(m) for m in people.values()) - 1

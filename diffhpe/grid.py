@@ -27,10 +27,10 @@ from tqdm import tqdm
 
 from .config import NUMBER, Experiment, parameter_names, read_number
 from .experiments import trainings
-from .files import ROOT, printable
+from .files import ROOT, optional, printable, quoted
 from .parallel import held
 from .plain import MAX_DEPTH, a_text, check_plain, in_short, one_of, read_json, record, rows_of, words_of
-from .results import run_folder, run_id
+from .results import check_needs, run_folder, run_id
 
 # %% ../nbs/56_grid.ipynb #1d5791b7
 MAX_RUNS = 10**4 # of a grid
@@ -246,12 +246,12 @@ def grid_executor(
     settings:Mapping|None=None, # of submitit's executor
 ):                         # of submitit
     "What starts the jobs, or one sentence that says why it cannot."
-    import submitit
     try:
-        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        executor = optional("submitit", "a grid", "experiments").AutoExecutor(folder=folder, cluster=cluster)
         executor.update_parameters(**dict(timeout_min=60*24*7) | dict(settings or {}))
+    except ImportError: raise
     except Exception as e:
-        told = f"cluster={cluster!r}, settings {dict(settings or {})}: {words_of(e, 500)}"
+        told = f"cluster={quoted(cluster)}, settings {quoted(dict(settings or {}))}: {words_of(e, 500)}"
         raise ValueError(f"jobs cannot be started with {told}") from e
     return executor
 
@@ -276,13 +276,15 @@ def run_grid(
     settings:Mapping|None=None, # of submitit's executor, e.g. dict(slurm_partition="gpu", gpus_per_node=1)
     work:Callable=run_cell,     # what is done for each run
     finished:Callable=is_finished, # tells whether a run has it behind it
+    needs:Callable=check_needs,    # refuses runs of which one lacks something
     seconds:float=1.,           # between two looks
 )->list[dict]:                  # run, state ("finished", "failed" or "was finished"), error, notebook, minutes
     "Run what is not finished, several at a time; report all of it."
     if not runs: return []
-    executor = grid_executor(notebook_of(runs[0]).parent/"jobs", cluster, settings)
     threads = max(1, (os.cpu_count() or 1)//jobs) if cluster == "local" else None
     before, waiting, report = _looked_at(runs, finished)
+    needs([replace(e, device=d) for e in waiting for d in devices or [e.device]], device=cluster == "local")
+    executor = grid_executor(notebook_of(runs[0]).parent/"jobs", cluster, settings)
     running, done, free = [], set().union(*map(training_keys, before)), list(range(jobs))
     with tqdm(total=len(runs), initial=len(report), unit="run", smoothing=0) as bar:
         try:
@@ -312,9 +314,8 @@ def _at_work(report, jobs):
 def _ended(experiment, job, slot, started):
     "A row of the report."
     error = job.exception()
-    told = [line for line in str(error).splitlines() if re.match(r"\w+Error: ", line)] if error else [""]
-    words = error and (notebook_error(notebook_of(experiment)) or (told or [str(error)])[-1])
-    reason = words_of(words, 1000) if error else ""
+    told = [line for line in str(error).splitlines() if re.match(r"\w+Error: ", line)] or [str(error)]
+    reason = words_of(notebook_error(notebook_of(experiment)) or told[-1], 1000) if error else ""
     return dict(run=run_id(experiment), state="failed" if error else "finished", error=reason,
                 notebook=str(notebook_of(experiment)), minutes=round((time.time() - started)/60, 1))
 
@@ -341,7 +342,7 @@ def checked_pairs(
             raise ValueError(f"{option} {name} has {len(text):,} characters; at most 1,000 are allowed")
         try: check_plain(value := read_pairs([(name, text)])[name], most=10**4)
         except Exception as e:  # of YAML's constructors, too
-            raise ValueError(f"{option} {name} {in_short(text)} is no value in YAML: {words_of(e)}") from e
+            raise ValueError(f"{option} {name} {in_short(text)} is no value in YAML ({words_of(e)})") from e
         found[name] = value
     return found
 
@@ -351,9 +352,8 @@ def report_lines(
 )->list[str]:
     "How a grid went, in words: a count, and each failure with its notebook."
     now, before, failed = (sum(r["state"] == s for r in report) for s in ("finished", "was finished", "failed"))
-    lines = [f"{len(report)} runs: {now} finished now, {before} before, {failed} failed"]
-    return lines + [f"failed: {r['run']}: {r['error']}; notebook {r['notebook']}"
-                    for r in report if r["state"] == "failed"]
+    return [f"{len(report)} runs: {now} finished now, {before} before, {failed} failed",
+            *(f"failed: {r['run']}: {r['error']}; notebook {r['notebook']}" for r in report if r["state"] == "failed")]
 
 # %% ../nbs/56_grid.ipynb #f4ee65a7
 def _parser():

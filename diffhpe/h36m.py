@@ -14,6 +14,7 @@ import numpy as np
 
 from .camera import Camera, denormalize_screen, h36m_cameras, normalize_screen
 from .clips import Clip
+from .files import quoted
 from .motion_files import as_text, sort_contents
 from .npz import read_npz
 from .skeleton import H36M_17
@@ -26,10 +27,10 @@ def keypoints_file(
 )->Path:                              # of data_2d_<name>_<detector>.npz, which is there
     "The file of a detector's keypoints; the error lists the detectors that there are."
     path, start = Path(data_dir)/f"data_2d_{name}_{detector}.npz", f"data_2d_{name}_"
-    if re.fullmatch(r"[\w.-]+", detector) and path.is_file(): return path
+    if re.fullmatch(r"[\w.-]{1,100}", detector) and path.is_file(): return path
     there = sorted(p.stem.removeprefix(start) for p in Path(data_dir).glob("data_2d_*.npz") if p.name.startswith(start))
-    raise FileNotFoundError(f"there are no keypoints of the detector {detector!r} for {name!r}; {data_dir} holds "
-                            f"{'those of ' + ', '.join(there) if there else f'no {start}<detector>.npz'}")
+    raise FileNotFoundError(f"there are no keypoints of the detector {quoted(detector)} for {quoted(name)}; {data_dir} "
+                            f"holds {'those of ' + ', '.join(there) if there else f'no {start}<detector>.npz'}")
 
 # %% ../nbs/14_h36m.ipynb #7ceb52f3
 def read_keypoints(

@@ -21,7 +21,7 @@ from fastcore.script import call_parse, store_true
 from .bvh import check_fps, unit_metres
 from .camera import Camera, h36m_cameras
 from .clips import WINDOW
-from .files import printable
+from .files import printable, quoted
 from .joint_tables import check_knees, check_up, import_recording, known_tables
 from .motion_files import H36M_TEST, H36M_TRAIN, write_motion
 from .plain import read_json
@@ -35,7 +35,8 @@ def subject_pattern(
 )->re.Pattern:
     "A regular expression for subjects, or a sentence that says why it is none."
     try: return re.compile(subject)
-    except re.error as e: raise ValueError(f"subject is {subject!r}, which is no regular expression ({e})") from e
+    except re.error as e:
+        raise ValueError(f"subject is {quoted(subject)}, which is no regular expression ({e})") from e
 
 def subject_action(
     path:Path,              # of a file, relative to the folder that is read
@@ -45,7 +46,8 @@ def subject_action(
     name, inner = path.stem, path.parent.as_posix() not in (".", "")
     if subject is not None:
         found = subject_pattern(subject).search(path.with_suffix("").as_posix())
-        if not found: raise ValueError(f"its name does not fit the regular expression {subject!r} for the subject")
+        if not found:
+            raise ValueError(f"its name does not fit the regular expression {quoted(subject)} for the subject")
         who = found[1] if found.groups() else found[0]
         rest = name.removeprefix(who or "")
     else:
@@ -70,7 +72,7 @@ def split_recordings(
     for i, name in enumerate(named):
         subject, _, action = name.partition("/")
         if subject not in positions or action and action not in positions[subject]:
-            raise ValueError(f"test names {name!r}; allowed are the subjects {', '.join(subjects)}, "
+            raise ValueError(f"test names {quoted(name)}; allowed are the subjects {', '.join(subjects)[:600]}, "
                              f"or recordings as {subjects[0]}/{next(iter(positions[subjects[0]]))}")
         if action:
             named[i] = f"{subject}-test"
@@ -113,8 +115,8 @@ def check_options(
     check_up(up)
     check_fps(fps)
     if source_fps is not None: check_fps(source_fps, "source_fps")
-    if skip is not None and (not isinstance(skip, Integral) or skip < 0):
-        raise ValueError(f"skip is {skip!r}; a whole number of frames, 0 or more, is allowed")
+    if skip is not None and not (isinstance(skip, Integral) and 0 <= skip <= 10**6):
+        raise ValueError(f"skip is {quoted(skip)}; a whole number of frames, 0 or more, up to 1,000,000, is allowed")
 
 # %% ../nbs/81_import_bvh.ipynb #ccedaea1
 def leave_out_short(

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from .bvh import UNITS, BvhMotion, bvh_kinematics, check_fps, read_bvh_motion, resample_bvh, unit_metres
+from .files import quoted
 from .people import check_motion, posture
 from .skeleton import H36M_17
 
@@ -75,13 +76,14 @@ def known_tables(
 )->dict:                         # name → table, with an entry for each joint
     "The requested joint tables, or an error that says what is wrong with one."
     if isinstance(table, str) and table not in JOINT_TABLES:
-        raise ValueError(f"the joint table {table!r} is unknown; {', '.join(JOINT_TABLES)} are allowed, or a table")
+        raise ValueError(f"the joint table {quoted(table)} is unknown; {', '.join(JOINT_TABLES)} are allowed, "
+                         "or a table")
     tables = (JOINT_TABLES if table is None else {table: JOINT_TABLES[table]} if isinstance(table, str)
               else {"given": table})
     for key, entries in tables.items():
         if not isinstance(entries, Mapping) or set(entries) != set(H36M_17.names):
             has = str(list(entries) if isinstance(entries, Mapping) else entries)[:300]
-            raise ValueError(f"the joint table {key!r} has entries for {has}; "
+            raise ValueError(f"the joint table {quoted(key)} has entries for {has}; "
                              f"one for each of {', '.join(H36M_17.names)} is needed")
         for recipe in entries.values(): recipe_parts(recipe)
     return tables
@@ -215,7 +217,7 @@ def check_up(
     up:str|None, # "y", "z" or None
 ):
     "Refuse an upward axis that is not allowed."
-    if up not in (None, "y", "z"): raise ValueError(f"up is {up!r}; 'y' and 'z' are allowed")
+    if up not in (None, "y", "z"): raise ValueError(f"up is {quoted(up)}; 'y' and 'z' are allowed")
 
 def find_up(
     poses:np.ndarray, # (F, 17, 3) the file's axes

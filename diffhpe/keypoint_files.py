@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import write_atomically
+from .files import printable, quoted, write_atomically
 from .following import tell_apart
 from .keypoint_formats import recognise
 from .layouts import JOINTS, Layout, find_layout, tidy_joints
@@ -40,11 +40,11 @@ def one_sentence(
     try: yield
     except FileNotFoundError: raise
     except ValueError as e:
-        text = " ".join(str(e).removeprefix(f"{path}: ").split())[:600]
+        text = printable(" ".join(str(e).removeprefix(f"{path}: ").split()), 600)
         raise ValueError(text if text.startswith(f"{path} ") else f"{path}: {text}") from e
     except Exception as e:
         raise ValueError(f"{path}: what it holds is not as any kind of file known here has it ({type(e).__name__}: "
-                         f"{' '.join(str(e).split())[:200]})") from e
+                         f"{printable(' '.join(str(e).split()), 200)})") from e
 
 # %% ../nbs/73_keypoint_files.ipynb #53aab97b
 KINDS = "JSON, JSON lines, CSV with a header, .npz archives and Ultralytics' .txt labels are read"
@@ -304,7 +304,7 @@ def clip(self:KeypointFile,
         if person is None: person = next(iter(self.people))
         if person not in self.people:
             some = ", ".join(map(repr, list(self.people)[:20])) + " and others"*(len(self.people) > 20)
-            raise ValueError(f"there is nobody with the id {person!r}; there are {some}")
+            raise ValueError(f"there is nobody with the id {quoted(person)}; there are {some}")
         rows = np.full((len(frames), n, 3), (np.nan, np.nan, 0), np.float32)
         mine = self.whose[person]
         rows[where[mine]] = joints[mine, :n]

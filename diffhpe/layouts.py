@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .files import quoted
 from .skeleton import H36M_17
 
 # %% ../nbs/60_layouts.ipynb #56b5f083
@@ -75,7 +76,7 @@ def sources_of(
     def index(one):
         if isinstance(one, str) and one in joints: return joints.index(one)
         if isinstance(one, (int, np.integer)) and not isinstance(one, bool) and 0 <= one < len(joints): return int(one)
-        raise ValueError(f"{where} asks for the joint {one!r}; allowed are 0 … "
+        raise ValueError(f"{where} asks for the joint {quoted(one)}; allowed are 0 … "
                          f"{len(joints) - 1} and {', '.join(joints)}")
     if wanted is None: return ()
     if isinstance(wanted, Mapping) and wanted: return tuple((index(one), float(w)) for one, w in wanted.items())
@@ -91,14 +92,14 @@ def make_layout(
     mapping:Mapping,       # name of an H36M joint → source joints, as of `sources_of`; those of `MADE` may be left out
 )->Layout:                 # to be given to `to_h36m`
     "A layout of your own."
-    joints, where = tuple(joints), lambda target: f"layout {name!r}: {target}"
+    joints, where = tuple(joints), lambda target: f"layout {name!r:.200}: {target}"
     unknown = [t for t in mapping if t not in H36M_17.names]
     if unknown:
-        raise ValueError(f"layout {name!r} maps to {', '.join(map(repr, unknown))}; "
+        raise ValueError(f"layout {name!r:.200} maps to {quoted(unknown)[1:-1]}; "
                          f"allowed are {', '.join(H36M_17.names)}")
     lacking = [t for t in H36M_17.names if t not in mapping and t not in MADE]
     if lacking:
-        raise ValueError(f"layout {name!r} says nothing of {', '.join(lacking)}; "
+        raise ValueError(f"layout {name!r:.200} says nothing of {', '.join(lacking)}; "
                          "a joint, a list of joints, or None where there is nothing, is allowed")
     sources = {target: sources_of(wanted, joints, where(target)) for target, wanted in mapping.items()}
     for target, parts in MADE.items():
@@ -148,7 +149,8 @@ def find_layout(
     "The layout of a name; the error lists the names."
     if isinstance(layout, Layout): return layout
     if isinstance(layout, str) and layout in LAYOUTS: return LAYOUTS[layout]
-    raise ValueError(f"there is no layout {layout!r}; allowed are {', '.join(LAYOUTS)}, or a Layout from make_layout")
+    raise ValueError(f"there is no layout {quoted(layout)}; allowed are {', '.join(LAYOUTS)}, "
+                     "or a Layout from make_layout")
 
 # %% ../nbs/60_layouts.ipynb #30c3181b
 def tidy_joints(

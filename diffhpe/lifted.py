@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import write_atomically
+from .files import quoted, write_atomically
 
 # %% ../nbs/64_lifted.ipynb #486a5268
 SHAPES = dict(poses="F 17 3", hypotheses="H F 17 3", spread="F 17", trajectory="F 3", keypoints="F 17 2",
@@ -71,11 +71,11 @@ class LiftedMotion:
         for name in SHAPES:
             if name == "poses" or getattr(self, name) is not None: put(name, motion_array(name, getattr(self, name), F))
         positive = lambda n: isinstance(n, Real) and 0 < n < math.inf
-        if not positive(self.fps): raise ValueError(f"fps is {self.fps!r}; a number above 0 is allowed")
+        if not positive(self.fps): raise ValueError(f"fps is {quoted(self.fps)}; a number above 0 is allowed")
         if size is not None and (np.shape(size) != (2,) or not all(map(positive, size))):
-            raise ValueError(f"image_size is {size!r}; (width, height) in pixels, both above 0, is allowed")
+            raise ValueError(f"image_size is {quoted(size)}; (width, height) in pixels, both above 0, is allowed")
         if not isinstance(first, Integral) or first < 0:
-            raise ValueError(f"first_frame is {first!r}; a whole number, 0 or more, is allowed")
+            raise ValueError(f"first_frame is {quoted(first)}; a whole number, 0 or more, is allowed")
         put("fps", float(self.fps))
         put("first_frame", int(first))
         put("person", "" if self.person is None else str(self.person))

@@ -140,7 +140,7 @@ def trc_text(
     unit:str="m",        # of `TRC_UNITS`
 )->str:
     "A motion as TRC."
-    if unit not in TRC_UNITS: raise ValueError(f"the unit is {unit!r}; {', '.join(TRC_UNITS)} are allowed")
+    if unit not in TRC_UNITS: raise ValueError(f"the unit is {quoted(unit)}; {', '.join(TRC_UNITS)} are allowed")
     (per, digits), F, K = TRC_UNITS[unit], len(motion), len(H36M_17.names)
     places = (motion.placed*(1, -1, -1)*per).reshape(F, 3*K) + 0.          # y up
     rate, start = f"{motion.fps:.6g}", motion.first_frame

@@ -126,10 +126,10 @@ def checked_size(
 )->tuple:       # of floats
     "The size of the picture."
     try: w, h = (float(n) for n in image_size)
-    except (TypeError, ValueError) as e:
-        raise ValueError(f"image_size is {image_size!r}; (width, height) in pixels is allowed") from e
+    except (TypeError, ValueError, OverflowError) as e:
+        raise ValueError(f"image_size is {quoted(image_size)}; (width, height) in pixels is allowed") from e
     if not (0 < w < 1e6 and 0 < h < 1e6):
-        raise ValueError(f"image_size is {image_size!r}; two numbers above 0 are allowed")
+        raise ValueError(f"image_size is {quoted(image_size)}; two numbers above 0 are allowed")
     return w, h
 
 def check_visible(
@@ -150,7 +150,7 @@ def check_rate(
 )->None:
     "Refuse what is no frame rate of a video."
     if not (isinstance(fps, (int, float)) and 1 <= fps <= 1000):
-        raise ValueError(f"fps is {fps!r}; frames per second from 1 to 1000 are allowed")
+        raise ValueError(f"fps is {quoted(fps)}; frames per second from 1 to 1000 are allowed")
 
 # %% ../nbs/69_lifter.ipynb #b311d4fe
 @dataclass(frozen=True)
@@ -283,7 +283,8 @@ def weights_folder(
     "Where the weights are, after a download if need be."
     folder = DEFAULT_WEIGHTS if weights is None else Path(weights)
     if folder.is_dir() or folder.is_absolute() or len(folder.parts) != 2: return folder
-    hub = optional("huggingface_hub", f"{str(weights)!r} is no folder; looking for it on the Hugging Face Hub", "hub")
+    hub = optional("huggingface_hub", f"{quoted(str(weights))} is no folder; looking for it on the Hugging Face Hub",
+                   "hub")
     return Path(hub.snapshot_download(str(weights), allow_patterns=["*.json", "*.safetensors", "README.md"]))
 
 # %% ../nbs/69_lifter.ipynb #d3b4f15c

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
+from .files import quoted
 from .npz import (Refused, existing_npz, in_sentences, locate_member, npy_header, parse_npy, read_directory,
                          read_npz, room, unpack_member)
 from .people import check_motion, check_people
@@ -84,7 +85,8 @@ def as_text(
     for piece in ([value] if isinstance(value, str)
                   else json.JSONEncoder(skipkeys=True, default=decode).iterencode(value)):
         if len(text) + len(piece) > MAX_TEXT:
-            raise ValueError(f"the metadata {key!r} is longer than {MAX_TEXT:,} characters; shorter text is allowed")
+            raise ValueError(f"the metadata {quoted(key)} is longer than {MAX_TEXT:,} characters; "
+                             "shorter text is allowed")
         text += piece
     return text
 
@@ -117,7 +119,7 @@ def sort_contents(
                              "and meta/..., are allowed")
     for subject in positions:
         if "/" in _name(subject, "a subject") or subject == "meta":
-            raise ValueError(f"a subject is named {subject!r}; a name without '/' other than 'meta' is allowed")
+            raise ValueError(f"a subject is named {quoted(subject)}; a name without '/' other than 'meta' is allowed")
         for action in positions[subject]: _name(action, f"an action of {subject}")
     return positions, meta
 
@@ -176,7 +178,7 @@ def write_motion(
     for key, value in (meta or {}).items():
         arrays[f"meta/{_name(key, 'metadata')}"] = value = np.asarray(value)
         if value.dtype.kind not in "biufUS" or not value.dtype.itemsize and value.size > 1:
-            raise ValueError(f"meta {key!r} becomes an array of dtype {value.dtype}; "
+            raise ValueError(f"meta {quoted(key)} becomes an array of dtype {value.dtype}; "
                              "strings, numbers and lists of them are allowed")
         if key == "fps": frame_rate(as_text(value, key))
     arrays = {**{f"{s}/{a}": clips[s][a] for s in clips for a in clips[s]}, **arrays}

@@ -137,7 +137,7 @@ def resolve_occlusion(
     "The canonical name of an occlusion pattern."
     name = "consecutive_frames" if name == "consecutive" else name
     if not isinstance(name, str) or name not in OCCLUSIONS:
-        raise ValueError(f"unknown occlusion {name!r}; allowed: {', '.join(OCCLUSIONS)} (and consecutive, "
+        raise ValueError(f"unknown occlusion {name!r:.200}; allowed: {', '.join(OCCLUSIONS)} (and consecutive, "
                          "short for consecutive_frames)")
     return name
 

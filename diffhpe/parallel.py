@@ -190,8 +190,8 @@ def run_notebook(
 )->None:
     "papermill, in each process of `torchrun`; ends the program."
     if len(arguments) < 2 or any(a.startswith("-") for a in arguments[:2]):
-        raise ValueError(f"the arguments are {' '.join(arguments)!r}; a notebook, an output notebook and then options "
-                         "of papermill are allowed")
+        raise ValueError(f"the arguments are {quoted(' '.join(arguments))}; a notebook, an output notebook and "
+                         "then options of papermill are allowed")
     from papermill.cli import papermill
     rank = int(os.environ.get("RANK", 0))
     if rank == 0: papermill(list(arguments))

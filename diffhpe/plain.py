@@ -32,7 +32,9 @@ def words_of(
     most:int=300,            # characters
 )->str:                      # on one line, escaped
     "The words of another library's error, as a sentence holds them."
-    text = printable(" ".join(str(error).split()))
+    text, mark = str(error), getattr(error, "problem_mark", None)
+    if mark: text = f"{error.problem or error.context}, line {mark.line + 1}, column {mark.column + 1}"  # of YAML
+    text = printable(" ".join(text.split()))
     return text if len(text) <= most else text[:most - 1] + "…"
 
 # %% ../nbs/42_plain.ipynb #0b65bb8f

@@ -24,6 +24,7 @@ from .graformer import GCNdiff, released_graformer
 from .mixste import MixSTE
 from .models import DiffHPE
 from .names import load_weights, released_weights, renamed
+from .plain import words_of
 
 # %% ../nbs/49_released.ipynb #1d651c69
 RELEASED_NAMES = ( # (pattern, replacement), applied in order
@@ -67,7 +68,7 @@ def read_released_file(
     path:str|Path, # a .pth or .bin file written by torch.save
 )->Mapping|list:   # its contents, plain values and tensors
     "Read a released file with PyTorch's weights-only reader; numpy objects in it become inert."
-    path, told = Path(path), lambda e: str(e).splitlines()[0][:160]
+    path, told = Path(path), lambda e: words_of(f"{type(e).__name__}: {e}" if str(e) else type(e).__name__, 160)
     if not path.is_file(): raise FileNotFoundError(f"there is no released checkpoint at {path}")
     with open(path, "rb") as f: old = f.read(len(OLD_FORMAT)) == OLD_FORMAT and not zipfile.is_zipfile(path)
     try: wanted = [] if old else torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -220,7 +221,11 @@ def load_released(
     w = released_weights(path_or_state_dict if given else read_released_file(path_or_state_dict), source)
     name = check_released(w, source, system, n_frames, n_joints)
     try: model = _SYSTEM_LOADERS[name](w, source, n_steps or 50, n_heads)
-    except (KeyError, IndexError) as e: raise ValueError(f"{source} holds part of {name}: {e} is missing") from e
+    except (KeyError, IndexError) as e:
+        raise ValueError(f"{source} holds part of {name}: {words_of(e)} is missing") from e
+    except Exception as e:  # of PyTorch's, too
+        if isinstance(e, ValueError) and source in str(e): raise
+        raise ValueError(f"{source} does not hold a whole {name} ({words_of(e)})") from e
     model.found = told_released(model, name, source, released_clip(w))
     if tell and not given: tell(model.found)
     return model.eval()

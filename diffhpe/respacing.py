@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from .files import quoted
 from .samplers import sample_ddim
 from .schedule import Schedule
 from .seeds import Generators, LazyNoise
@@ -51,5 +52,5 @@ def trailing_steps(
 )->list[int]:    # descending, from T-1 to about T/K - 1
     "The noisiest step of each of K even parts."
     if not isinstance(n_steps, int) or not 1 <= n_steps <= T:
-        raise ValueError(f"n_steps={n_steps!r} is asked for; a whole number from 1 to {T} is allowed")
+        raise ValueError(f"n_steps={quoted(n_steps)} is asked for; a whole number from 1 to {T} is allowed")
     return [T*i//n_steps - 1 for i in range(n_steps, 0, -1)]

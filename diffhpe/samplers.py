@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .diffusion import posterior_mean, predict_x0
+from .files import quoted
 from .schedule import Schedule
 from .seeds import Generators, standard_normal
 
@@ -65,7 +66,7 @@ def ddim_steps(
 )->list[int]:      # descending, from T-1 to 0 (a single step is T-1), without repeats
     "The steps that a sampler of few steps visits, evenly spaced."
     if not isinstance(n_steps, int) or not 1 <= n_steps <= T:
-        raise ValueError(f"n_steps={n_steps!r} is asked for; a whole number from 1 to {T} is allowed")
+        raise ValueError(f"n_steps={quoted(n_steps)} is asked for; a whole number from 1 to {T} is allowed")
     return [round((T-1)*i/(n_steps-1)) for i in reversed(range(n_steps))] if n_steps > 1 else [T-1]
 
 # %% ../nbs/22_samplers.ipynb #2b86057c
@@ -167,5 +168,5 @@ def get_sampler(
     name:str,   # a key of `SAMPLERS`
 )->Callable:
     "The sampler of this name."
-    if name not in SAMPLERS: raise ValueError(f"unknown sampler {name!r}; allowed are {', '.join(SAMPLERS)}")
+    if name not in SAMPLERS: raise ValueError(f"unknown sampler {quoted(name)}; allowed are {', '.join(SAMPLERS)}")
     return SAMPLERS[name]

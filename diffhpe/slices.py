@@ -22,7 +22,7 @@ from .files import find_folder
 from .grid import checked_pairs
 from .optimisation import make_optimiser, train_step, training_loss
 from .parallel import choose_device
-from .results import run_folder, write_results
+from .results import check_needs, run_folder, write_results
 from .seeds import generator_of
 
 # %% ../nbs/59_slices.ipynb #6ab232a4
@@ -31,6 +31,7 @@ def run_slice(
     minutes:float,         # of this slice
 )->dict|None:              # what metrics.json holds; None: not finished yet
     "Run an experiment, or go on with it, for so many minutes."
+    check_needs([experiment], modules=())
     started, device = time.time(), choose_device(experiment.device, experiment.precision)
     left = lambda: minutes - (time.time() - started)/60
     preset, folder = PRESETS[experiment.preset], run_folder(experiment)

@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .camera import normalize_screen
+from .files import quoted
 from .framing import Framing, frame_person
 from .layouts import Layout, find_layout, to_h36m
 from .lifter import (
@@ -49,9 +50,9 @@ class StreamOptions:
     def __post_init__(self):
         whole = lambda n: isinstance(n, (int, np.integer)) and not isinstance(n, bool)
         if not (self.latency in ("half", "full") or whole(self.latency) and 0 <= self.latency <= 1000):
-            raise ValueError(f"latency is {self.latency!r}; 0 to 1000 pictures, 'half' and 'full' are allowed")
+            raise ValueError(f"latency is {quoted(self.latency)}; 0 to 1000 pictures, 'half' and 'full' are allowed")
         if self.every is not None and not (whole(self.every) and self.every >= 1):
-            raise ValueError(f"every is {self.every!r}; a whole number of pictures, 1 or more, is allowed")
+            raise ValueError(f"every is {quoted(self.every)}; a whole number of pictures, 1 or more, is allowed")
         if not (whole(self.hypotheses) and self.hypotheses >= 1):
             raise ValueError(f"hypotheses={self.hypotheses}; at least 1 is needed")
         for name, x, most in (("fill", self.fill, 5), ("smooth", self.smooth or 0, 1)):
@@ -201,7 +202,7 @@ class PoseStream:
         **kwargs,                        # of `StreamOptions`
     ):
         if not (isinstance(fps, (int, float)) and 1 <= fps <= 240):
-            raise ValueError(f"fps is {fps!r}; 1 to 240 pictures per second are allowed in a stream")
+            raise ValueError(f"fps is {quoted(fps)}; 1 to 240 pictures per second are allowed in a stream")
         self.how, self.model, self.fps = StreamOptions(**kwargs), lifter.model.eval(), float(fps)
         self.size, self.layout = checked_size(image_size), layout if layout is None else find_layout(layout)
         self.camera = intrinsics or Intrinsics.from_field_of_view(self.size, self.how.field_of_view)
@@ -241,7 +242,7 @@ def take(self:PoseStream,
     before = self.shots[-1].seconds if self.shots else -math.inf
     now = n/self.fps if seconds is None else seconds
     if not (isinstance(now, (int, float, np.number)) and before < now < math.inf):
-        raise ValueError(f"frame {n} comes at {now!r} s, and the one before at {before:g} s; "
+        raise ValueError(f"frame {n} comes at {quoted(now)} s, and the one before at {before:g} s; "
                          "later times are allowed, for all pictures or for none")
     if keypoints is None: return Shot(n, float(now), np.full((17, 2), np.nan), np.zeros(17))
     try:

@@ -601,7 +601,7 @@ def synthetic_motion(
     motion = {}
     for subject in known if subjects is None else subjects:
         if subject not in known:
-            raise ValueError(f"There is no subject {subject!r} in the synthetic set; there are {', '.join(known)}")
+            raise ValueError(f"There is no subject {subject!r:.200} in the synthetic set; there are {', '.join(known)}")
         body, style = make_body(subject, seed), make_style(subject, seed)
         motion[subject] = {f"{name} {k}": synthetic_clip(body, style, action,
                                                          seeded(seed, subject, name, str(k)), frames)

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from .config import MODELS, PRESETS, Experiment
 from .datasets import MotionDataset, load_dataset
 from .experiments import run_training, trainings
-from .files import find_folder
+from .files import find_folder, quoted
 from .grid import changed_parameters, run_grid
 from .parallel import choose_device, held
 from .plain import a_number, a_text, either, one_of, read_json, record
@@ -41,14 +41,14 @@ def read_ranges(
     ranges = dict(SEARCHED)
     for name, pair in given.items():
         if name not in SEARCHED:
-            raise ValueError(f"there is no range of {name!r}; those of {', '.join(SEARCHED)} can be given")
+            raise ValueError(f"there is no range of {quoted(name)}; those of {', '.join(SEARCHED)} can be given")
         if pair is None: continue
         (low, high), usual = _LIMITS[name], "{:g}, {:g}".format(*SEARCHED[name])
         try:
             a, b = (float(v) for v in (pair.strip("[]() ").split(",") if isinstance(pair, str) else pair))
             if not low <= a <= b <= high: raise ValueError
-        except (TypeError, ValueError):
-            raise ValueError(f"range of {name}={pair!r} is not allowed; two numbers from {low:g} to {high:g}, "
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"range of {name}={quoted(pair)} is not allowed; two numbers from {low:g} to {high:g}, "
                              f"the lower first, are, such as '{usual}'") from None
         ranges[name] = (a, b)
     return ranges
@@ -78,7 +78,7 @@ def check_search(
     "Refuse what cannot be searched for."
     e, usual = experiment, Experiment(occ=experiment.occ)
     def need(ok, name, value, why):
-        if not ok: raise ValueError(f"parameter {name}={value!r} is not allowed in a search{why}")
+        if not ok: raise ValueError(f"parameter {name}={quoted(value)} is not allowed in a search{why}")
     need(e.model in MODELS, "model", e.model, f", which is for one model; one of {', '.join(map(repr, MODELS))} is")
     need(type(n_trials) is int and 1 <= n_trials <= 10**5, "trials", n_trials, "; a whole number from 1 to 100,000 is")
     for name in ("select_on", "test_occ", "hypotheses", "sampler", "n_steps", "resume"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import optional
+from .files import optional, quoted
 from .lifted import LiftedMotion, named_people, put_file
 from .skeleton import COLORS, H36M_17, joint_colors
 
@@ -47,7 +47,7 @@ def viewer_data(
     "People as the page reads them."
     people = named_people(motions)
     if not isinstance(hypotheses, int) or hypotheses < 0:
-        raise ValueError(f"hypotheses is {hypotheses!r}; a whole number, 0 or more, is allowed")
+        raise ValueError(f"hypotheses is {quoted(hypotheses)}; a whole number, 0 or more, is allowed")
     side = {color: name for name, color in COLORS.items()}
     def person(name, m):
         some = m.hypotheses[:hypotheses] if m.hypotheses is not None and hypotheses else None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .d3dp import OwnWalk
-from .files import phase_bar
+from .files import phase_bar, quoted
 from .models import draws
 from .samplers import ddim_steps
 from .seeds import LazyNoise, seed_of
@@ -87,13 +87,13 @@ def check_walk(
     own, name = isinstance(model, OwnWalk), type(model).__name__
     if hypotheses_of(model, 2) == 1:
         if n_steps is not None:
-            raise ValueError(f"n_steps={n_steps!r} means nothing to this {name}, which has one answer; "
+            raise ValueError(f"n_steps={quoted(n_steps)} means nothing to this {name}, which has one answer; "
                              "models that draw several hypotheses walk in steps")
         if not own and sampler != "fast":
-            raise ValueError(f"sampler={sampler!r} means nothing to this {name}, which draws nothing; "
+            raise ValueError(f"sampler={quoted(sampler)} means nothing to this {name}, which draws nothing; "
                              "models that draw hypotheses have samplers")
     if own and sampler not in ("fast", "ddim"):
-        raise ValueError(f"sampler={sampler!r} means nothing to this {name}, whose walk is its own; "
+        raise ValueError(f"sampler={quoted(sampler)} means nothing to this {name}, whose walk is its own; "
                          "'ddim' is another word for it, and the default means it too")
     if own and n_steps is not None: ddim_steps(n_steps, model.n_steps) # its error says what is allowed
 

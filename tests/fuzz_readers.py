@@ -1,10 +1,12 @@
 """Mutated inputs for the readers of what is not trusted: each is read, or refused in one sentence that begins with the
-path (or the option). By hand, 10^5 for each reader take hours on two cores:
+path (or the option). By hand, 10^5 for each reader take about an hour on two cores:
 
     python tests/fuzz_readers.py --tries 100000 [--seed 0] [--readers config,grid]
 
 tests/test_readers.py does some hundred."""
+import io
 import json
+import os
 import random
 import re
 import resource
@@ -14,16 +16,20 @@ import sys
 import tempfile
 import time
 import warnings
+import zipfile
+import zlib
 from argparse import ArgumentParser
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 SECONDS, BYTES, CHARACTERS = 5, 2**30, 2000
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where writing a file costs next to nothing
 
-# --- what is mutated: a name → (an input that is right, a function that reads a file, an ending)
+# --- what is mutated: a name → (an input that is right, where it is written, a function that reads the file)
 
 def small_model():
     from diffhpe.models import DiffHPE
@@ -73,7 +79,7 @@ def metrics(folder):
         "The reader itself; and a table over the folder, which may warn, but goes on."
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            cells_of(collect_runs(path.parent.parent))
+            if runs := collect_runs(path.parent.parent): cells_of(runs)
         read_summary(path)
     return summary(), "runs/a/metrics.json", read
 
@@ -93,27 +99,75 @@ def trial(folder):
     return right, "trial.json", lambda p: read_json(p, TRIAL)
 
 
-def history(folder):
-    "The progress in the header of a state, whose checksum is right."
-    from diffhpe.checkpoints import save_tensors
+def training(folder, model):
+    "A state, and what reads one: its progress, its path, a function of a path."
     from diffhpe.config import FitConfig
     from diffhpe.optimisation import load_schedule, make_optimiser, make_schedule
     from diffhpe.training import Progress, load_state, save_state
-    model, config = small_model(), FitConfig(1e-3, 8, 3, .1)
+    config = FitConfig(1e-3, 8, 3, .1)
     optimiser, description = make_optimiser(model, config), dict(seed=0)
     schedule = make_schedule(optimiser, config)
     row = dict(epoch=1, step=3, learning_rate=1e-3, train_loss=.5, valid_loss=.4, valid_mpjpe=None, seconds=3.)
     progress = Progress(epoch=1, batch=1, step=4, learning_rate=1e-3, history=[row], schedule=schedule.state_dict())
     save_state(folder/"right.safetensors", model, optimiser, progress, description)
     def read(path):
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-        try: save_tensors({f"model/{k}": v for k, v in model.state_dict().items()}, path,
-                          dict(progress=text, description=json.dumps(description)))
-        except UnicodeEncodeError: return                  # no header can hold it
         found = load_state(path, model, optimiser, description)
         found.fits(path, 3)
         if found.schedule: load_schedule(path, schedule, found.schedule)
-    return asdict(progress), "state.safetensors", read
+    return progress, folder/"right.safetensors", read
+
+
+def with_checksum(data):
+    "A safetensors file whose checksum is right, if it has one."
+    at = data.find(b'"checksum":"') + 12
+    if at < 12 or at + 8 > len(data): return data
+    digits = f"{zlib.crc32(data[:at] + b'0'*8 + data[at + 8:]):08x}".encode()
+    return data[:at] + digits + data[at + 8:]
+
+
+def history(folder):
+    "The progress in the header of a state, whose checksum is right."
+    progress, right, read = training(folder, torch.nn.Linear(2, 2))   # its tensors are not what is mutated
+    whole = right.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    header, tensors = json.loads(whole[8:8 + size]), whole[8 + size:]
+    def read_text(path):
+        header["__metadata__"]["progress"] = path.read_bytes().decode("utf-8", "surrogateescape")
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+        text += b" "*(-len(text) % 8)
+        path.write_bytes(with_checksum(len(text).to_bytes(8, "little") + text + tensors))
+        read(path)
+    return asdict(progress), "state.safetensors", read_text
+
+
+def state(folder):
+    _, right, read = training(folder, small_model())
+    return right.read_bytes(), "state.safetensors", read
+
+
+def weights(folder):
+    from diffhpe.checkpoints import load_checkpoint
+    weights_folder(folder)
+    file = "weights/model.safetensors"
+    return (folder/file).read_bytes(), file, lambda p: load_checkpoint(p.parent)
+
+
+RELEASED = (("^embed", "Spatial_patch_to_embedding"), ("(spatial|temporal)_position", r"\1_pos_embed"),
+            ("spatial_(norm|pos)", r"Spatial_\1"), ("temporal_(norm|pos)", r"Temporal_\1"),
+            ("spatial_blocks", "STEblocks"), ("temporal_blocks", "TTEblocks"), ("attention", "attn"),
+            (r"mlp\.0", "mlp.fc1"), (r"mlp\.2", "mlp.fc2"), (r"^head\.", "head.1."), ("^head_norm", "head.0"))
+
+
+def released(folder):
+    "A MixSTE by the names of its release."
+    from diffhpe.mixste import MixSTE
+    from diffhpe.released import load_released
+    weights = {}
+    for name, value in MixSTE(n_frames=9, channels=8, depth=1, n_heads=8).state_dict().items():
+        for ours, theirs in RELEASED: name = re.sub(ours, theirs, name)
+        weights[f"module.{name}"] = value
+    torch.save(dict(epoch=3, model_pos=weights), folder/"right.bin")
+    return (folder/"right.bin").read_bytes(), "epoch.bin", lambda p: load_released(p, tell=None)
 
 
 def notebook(folder):
@@ -151,7 +205,105 @@ def pairs(folder):
     return "seed 3\nlearning_rate 1e-3\nocc none\nresume false\nepochs mixste=2\ntest_occ [none, random]", "pairs", read
 
 
-READERS = {r.__name__: r for r in (config, calibration, table, metrics, finished, trial, history, notebook, grid, pairs)}
+def parameters(folder):
+    "Those that papermill has read for the notebook: a mapping, or a text that is the value of one."
+    from diffhpe.config import Experiment, read_parameters
+    from diffhpe.results import run_id
+    def read(path):
+        try: given = json.loads(text := path.read_bytes().decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError): given = dict(occ="none", channels=text, n_steps=text, epochs=text)
+        if not isinstance(given, dict): given = dict(occ="none", test_occ=given)
+        try: run_id(read_parameters(given))
+        except ValueError as e: raise ValueError(f"{path}: {e}") from e
+    return asdict(Experiment(occ="random", epochs=dict(mixste=2))), "parameters", read
+
+
+def clip(n_frames=3):
+    from diffhpe.synthetic import synthetic_motion
+    return synthetic_motion(frames=n_frames, repetitions=1, subjects=("S1",))
+
+
+def people(n_frames=3):
+    "Joints of a standing person in pixels with confidences, (F, 17, 3)."
+    from diffhpe.command import example_clip
+    rows = json.loads(example_clip().read_text())["instance_info"][:n_frames]
+    return np.array([np.column_stack([r["instances"][0]["keypoints"], r["instances"][0]["keypoint_scores"]]) for r in rows])
+
+
+def keypoints(folder):
+    from diffhpe.keypoint_files import read_keypoint_file
+    rows = [dict(image_id=f"{f}.jpg", keypoints=page.ravel().round(1).tolist(), score=1., idx=1)
+            for f, page in enumerate(people())]
+    return rows, "k.json", read_keypoint_file
+
+
+def tables(folder):
+    "Keypoints as DeepLabCut's CSV."
+    from diffhpe.keypoint_files import read_keypoint_file
+    parts = ["nose", "left_eye", "right_eye", "left_ear", "right_ear", *(f"{side}_{part}" for part in (
+        "shoulder", "elbow", "wrist", "hip", "knee", "ankle") for side in ("left", "right"))]
+    head = [["scorer", *["DLC"]*51], ["bodyparts", *(p for p in parts for _ in "xyz")],
+            ["coords", *["x", "y", "likelihood"]*17]]
+    rows = [[str(f), *(f"{v:.1f}" for v in page.ravel())] for f, page in enumerate(people())]
+    return "\n".join(map(",".join, head + rows)), "k.csv", read_keypoint_file
+
+
+def arrays(folder):
+    from diffhpe.keypoint_files import read_keypoint_file
+    np.savez(folder/"right.npz", keypoints=people()[..., :2], confidence=people()[..., 2], fps=50., layout="coco")
+    return (folder/"right.npz").read_bytes(), "k.npz", read_keypoint_file
+
+
+def motion(folder):
+    from diffhpe.motion_files import open_motion, read_motion, write_motion
+    positions = {"S1": dict(list(clip()["S1"].items())[:2])}
+    write_motion(folder/"data_3d_right.npz", positions, dict(fps=50., source="me", cameras=[1, 2]), compress=False)
+    def read(path):
+        try: read_motion(path)
+        finally:
+            for actions in open_motion(path).positions.values(): list(actions.values())
+    return (folder/"data_3d_right.npz").read_bytes(), "data_3d_mine.npz", read
+
+
+def lifted(folder):
+    from diffhpe.lifted import LiftedMotion
+    from diffhpe.lifted_files import read_lifted, write_npz
+    poses, zeros = np.zeros((2, 17, 3), np.float32), np.zeros((2, 17), np.float32)
+    write_npz(LiftedMotion(poses, spread=zeros, fps=50., image_size=(640, 480), person="a"), folder/"right.npz")
+    return (folder/"right.npz").read_bytes(), "walk.npz", read_lifted
+
+
+BVH = """HIERARCHY
+ROOT Hips
+{
+  OFFSET 0 0 0
+  CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
+  JOINT LeftUpLeg
+  {
+    OFFSET 9 -4 0
+    CHANNELS 3 Zrotation Xrotation Yrotation
+    End Site
+    {
+      OFFSET 0 -40 0
+    }
+  }
+}
+MOTION
+Frames: 3
+Frame Time: 0.0333
+0 90 0 1 2 3 4 5 6
+0 90 1 2 3 4 5 6 7
+0 90 2 3 4 5 6 7 8
+"""
+
+
+def bvh(folder):
+    from diffhpe.bvh import bvh_kinematics, read_bvh_motion
+    return BVH, "a.bvh", lambda p: bvh_kinematics(read_bvh_motion(p))
+
+
+READERS = {r.__name__: r for r in (config, calibration, table, metrics, finished, trial, history, notebook, grid, pairs,
+                                   parameters, state, weights, released, keypoints, tables, arrays, motion, lifted, bvh)}
 
 # --- mutations
 
@@ -202,8 +354,28 @@ def mutated_bytes(data, chance):
     return data
 
 
+def mutated_archive(data, chance):
+    "One member of a zip archive is mutated, left out, twice there or renamed; the archive is right."
+    with zipfile.ZipFile(io.BytesIO(data)) as archive: members = [(n, archive.read(n)) for n in archive.namelist()]
+    at, what = chance.randrange(len(members)), chance.randrange(8)
+    name, contents = members.pop(at)
+    if what == 0: name = chance.choice(members or [(name, b"")])[0]
+    elif what == 1: name = f"{str(chance.choice(HOSTILE))[:200]}.npy".replace("\x00", "0")
+    elif what == 2: members.append((name, contents))
+    if what != 3: members.insert(at, (name, mutated_bytes(contents, chance) if what > 3 else contents))
+    out = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(out, "w", chance.choice((0, 8))) as archive:
+        warnings.simplefilter("ignore")                   # of a name that is there twice
+        for name, contents in members: archive.writestr(name, contents)
+    return out.getvalue()
+
+
 def mutated(right, chance):
     if isinstance(right, str): return mutated_bytes(right.encode(), chance)
+    if isinstance(right, bytes):
+        if right[:2] == b"PK" and chance.random() < .6: return mutated_archive(right, chance)
+        data = mutated_bytes(right, chance)
+        return data if right[:2] == b"PK" or chance.random() < .3 else with_checksum(data)
     if chance.random() < .6: return json.dumps(mutated_value(right, chance)).encode()
     return mutated_bytes(json.dumps(right).encode(), chance)
 
@@ -235,13 +407,14 @@ def fault_of(read, path):
 
 def fuzz(name, tries, seed=0, keep=None):
     "Mutate and read; → how many were read or refused, and the faults with their inputs."
-    folder, chance, faults = Path(tempfile.mkdtemp()), random.Random(f"{name} {seed}"), []
+    folder, chance, faults = Path(tempfile.mkdtemp(dir=MEMORY)), random.Random(f"{name} {seed}"), []
     before = signal.signal(signal.SIGALRM, too_slow)
     try:
         right, where, read = READERS[name](folder)
         path = folder/where
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(right if isinstance(right, str) else json.dumps(right))
+        path.write_bytes(right if isinstance(right, bytes) else
+                         (right if isinstance(right, str) else json.dumps(right)).encode())
         assert not (fault := fault_of(read, path)), fault
         for _ in range(tries):
             path.write_bytes(data := mutated(right, chance))

@@ -110,6 +110,27 @@ def test_what_can_be_written_is_written(here):
     assert done.stderr.decode() == "o.csv cannot be written: File too large\n"
     assert sorted(p.name for p in here.iterdir()) == ["b.bvh", "k.json", "o.csv"] and (here/"o.csv").read_text() == "old"
 
+def test_a_training_on_a_full_disk_goes_on_later(tmp_path):
+    "The disk is full at 30 kB, which the state of 34 kB does not fit: one sentence with its path; the same call then ends as if nothing had been."
+    from safetensors.torch import load_file
+
+    from diffhpe.slices import run_slice
+    given = dict(preset="smoke", model="mixste", occ="random", device="cpu")
+    program = ("import json, sys; from diffhpe.config import Experiment; from diffhpe.files import as_program; from diffhpe.slices import run_slice\n"
+               "with as_program(): run_slice(Experiment(**json.loads(sys.argv[1])), 10)")
+    def full(): resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+    def tensors(where): return {p.relative_to(where): load_file(p) for p in where.rglob("*.safetensors")}
+    undisturbed, disturbed = tmp_path/"a", tmp_path/"b"
+    run_slice(Experiment(**given, results_dir=str(undisturbed)), 10)
+    done = subprocess.run([sys.executable, "-c", program, json.dumps(given | dict(results_dir=str(disturbed)))], capture_output=True,
+                          text=True, stdin=subprocess.DEVNULL, preexec_fn=full, timeout=300)
+    told = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and told.startswith(str(disturbed)) and told.endswith("training.safetensors cannot be written: File too large")
+    assert not list(disturbed.rglob("training.safetensors")) and unseen(disturbed) == [".lock"]
+    run_slice(Experiment(**given, results_dir=str(disturbed)), 10)
+    a, b = tensors(undisturbed), tensors(disturbed)
+    assert len(a) == 3 and a.keys() == b.keys() and all(v.equal(b[k][n]) for k, t in a.items() for n, v in t.items())
+
 def test_outputs_follow_the_umask_and_links(here):
     (here/"real").mkdir(); (here/"o.csv").symlink_to("real/table.csv")
     done = lift("k.json", *SIZE, "--out", "o.npz", "--csv", "o.csv", cwd=here, preexec_fn=lambda: os.umask(0o077))
@@ -130,7 +151,8 @@ def test_a_folder_called_dot_has_a_name(tmp_path):
 
 def started(*arguments, cwd):
     process = subprocess.Popen([*LIFT[:2], START.format("print('begun', flush=True); "), *arguments], cwd=cwd, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # also where the tests run in the background
     assert process.stdout.readline() == "begun\n"
     return process
 
