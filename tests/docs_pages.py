@@ -234,12 +234,13 @@ def yaml_text(text): return '"' + text.replace("\\", "\\\\").replace('"', "'") +
 PHONE = 450   # pixels: a wider figure, made smaller, has letters that can't be read on a phone
 
 def size(output):
-    "Width and height at which a picture is shown, in pixels; None: it is no PNG or GIF."
+    "Width and height at which a picture is shown, in pixels; None: it is no whole PNG or GIF."
     for kind, layout, at in (("image/png", ">II", 16), ("image/gif", "<HH", 6)):
         if kind in output.get("data", {}):
             said = output.get("metadata", {}).get(kind, {})
             head = base64.b64decode("".join(output["data"][kind].split())[:64])
-            return (said["width"], said["height"]) if {"width", "height"} <= set(said) else struct.unpack_from(layout, head, at)
+            if {"width", "height"} <= set(said): return said["width"], said["height"]
+            return struct.unpack_from(layout, head, at) if len(head) >= at + struct.calcsize(layout) else None
 
 def large_figures(cell):
     "Marks figures that a phone shows in full size, to be moved sideways: strips, diagrams, matrices side by side."
