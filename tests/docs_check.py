@@ -7,7 +7,6 @@ import nbformat
 
 from docs_preview import ROOT, preview
 
-WRITTEN = ("0", "1", "60", "61", "62", "63", "64", "66", "67", "68", "7", "8", "figures")   # pages whose figures have a written description each
 COLUMNS = 120   # of code that fits the page's column at 1280 pixels, as of tests/docs_preview.css
 SIGNS = 34      # of a formula in a line, where a phone's column of 358 pixels is the widest that it may be
 ENS = 88        # of a formula that does: a rough measure, each sign half an em wide
@@ -110,7 +109,7 @@ def main():
     faults += [f"several notebooks become {file}" for file in places if sum(file == f for _, f, _ in pages.values()) > 1]
     for name, (nb, file, html) in pages.items():
         faults += [*errors(name, nb), *broken(file, html, places, out), *markdown_shown(file, html), *undescribed(file, html), *sideways(file, html)]
-        if name.startswith(WRITTEN): faults += [f"{name}: {s}" for s in unwritten(nbformat.read(ROOT / "nbs" / name, 4))]
+        faults += [f"{name}: {s}" for s in unwritten(nbformat.read(ROOT / "nbs" / name, 4))]
         if name[:2].isdigit() or name == "tutorial.ipynb": faults += [*too_wide(file, html), *formulas(file, nb)]
     if faults: sys.exit("\n".join(f"docs: {s}" for s in faults))
     print(f"docs: {len(pages)} pages, no errors, no broken links, no Markdown as text, nothing too wide (on the method's pages for a screen, on all for a phone), all pictures described")
