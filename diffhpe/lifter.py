@@ -295,8 +295,7 @@ class Lifter:
         calibration:Calibration|None=None, # of its hypotheses
         source:str="",                     # where the weights are from
     ):
-        model_name(model)  # its error names what can lift
-        self.model, self.calibration, self.source = model.eval(), calibration, source
+        self.system, self.model, self.calibration, self.source = model_name(model), model.eval(), calibration, source
 
     @classmethod
     def load(cls,
