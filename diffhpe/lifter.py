@@ -25,7 +25,7 @@ from torch import nn
 
 from .aggregators import get_aggregator
 from .camera import normalize_screen
-from .checkpoints import load_checkpoint
+from .checkpoints import load_checkpoint, model_name
 from .coherence import constant_lengths
 from .files import optional, quoted
 from .framing import frame_person
@@ -295,6 +295,7 @@ class Lifter:
         calibration:Calibration|None=None, # of its hypotheses
         source:str="",                     # where the weights are from
     ):
+        model_name(model)  # its error names what can lift
         self.model, self.calibration, self.source = model.eval(), calibration, source
 
     @classmethod
