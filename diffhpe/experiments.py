@@ -177,11 +177,11 @@ def run_training(
 def evaluate_all(
     experiment:Experiment, # the parameters: test occlusions, hypotheses, sampler
     models:Mapping,        # label → model
-    data:MotionDataset,    # its test clips, and those to learn from for the yardsticks
+    data:MotionDataset,    # its test clips, and those that the baselines are fitted on
     device:str|torch.device="cpu", # where it is computed
     progress_bar:bool=True, # on the terminal
 )->dict:                   # occlusion → label → metrics, as of `evaluate`
-    "Evaluate the yardsticks and the models on the test clips, under each occlusion."
+    "Evaluate the baselines and the models on the test clips, under each occlusion."
     n_frames, preset = next(iter(models.values())).config["n_frames"], PRESETS[experiment.preset]
     data = lengthened(data, n_frames) if n_frames > 27 else data
     fitted, _ = selection_split(data, experiment.select_on, n_frames)

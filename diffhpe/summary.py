@@ -7,10 +7,11 @@ __all__ = ['MODEL_ORDER', 'YARDSTICKS', 'TABLE_METRICS', 'PATTERN_NAMES', 'QUEST
            'COMPETITIVE', 'PAPER_TABLE_2', 'PAPER_TABLE_4', 'PAPER_TABLE_3', 'MARGINS', 'setting_of', 'cells_of',
            'published_settings', 'setting_name', 'settings_of', 'shown', 'interval', 'show', 'improvements',
            'seeds_needed', 'what_would_settle', 'verdict', 'noninferiority', 'p_value', 'holm', 'matrix_of', 'wins',
-           'sign_test', 'provenance', 'markdown_table', 'table_2', 'table_4', 'gains', 'claims']
+           'sign_test', 'provenance', 'markdown_table', 'bold_best', 'table_2', 'table_4', 'gains', 'claims']
 
 # %% ../nbs/58_summary.ipynb #32f2ee84
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import cache
@@ -84,8 +85,7 @@ def published_settings(
 
 # %% ../nbs/58_summary.ipynb #02a6adaf
 RECIPE_NAMES = { # recipe of an `Experiment` → its name on a page
-    "paper": "the paper's recipe (noise prediction)",
-    "clean": "the paper's recipe, predicting the clean pose",
+    "paper": "the paper's recipe (noise prediction)", "clean": "the paper's recipe, predicting the clean pose",
     "improved": "the improved recipe", "mixste": "MixSTE's own recipe"}
 
 def setting_name(
@@ -132,14 +132,15 @@ def show(
     digits:int=1,           # after the point
     percent:bool=False,     # values are shares
     signed:bool=False,      # with a plus before what is not negative, for changes
+    counted:bool=True,      # with the number of seeds where it is not three
 )->str:                     # e.g. "71.2 ± 1.3"; empty where nothing was measured
-    "A cell as it is printed; the number of seeds stands there where it is not three."
+    "A cell as it is printed."
     mean, half, n = interval(values)
     if not n: return ""
     scale, unit = (100, " %") if percent else (1, "")
     number = f"{scale*mean:{'+' if signed else ''}.{digits}f}"
     spread = f" ± {scale*half:.{digits}f}" if half is not None else ""
-    return number + spread + unit + (f" (n = {n})" if n != 3 else "")
+    return number + spread + unit + (f" (n = {n})" if counted and n != 3 else "")
 
 # %% ../nbs/58_summary.ipynb #41aa7fd0
 def improvements(
@@ -217,8 +218,7 @@ def p_value(
 )->float:                   # two-sided; below 5 % exactly where the 95 % interval excludes `at`
     "How likely a mean at least so far from `at` is if the true one were there; 1 for fewer than two seeds."
     mean, half, n = interval(values)
-    if n < 2: return 1.
-    if not half: return float(mean == at)
+    if not half: return float(n < 2 or mean == at)
     return float(2*stats.t.sf(abs(mean - at)/half*stats.t.ppf(.975, n - 1), n - 1))
 
 def holm(
@@ -261,19 +261,16 @@ def sign_test(
 # %% ../nbs/58_summary.ipynb #5cba9513
 PAPER_TABLE_2 = { # model → MPJPE, symmetry gap, segment std in mm
     "mixste": (54.8, 18.2, 5.2), "diffhpe-2d": (51.8, 7.0, 2.1), "diffhpe-wrapper": (51.2, 12.4, 3.2)}
-# occlusion → MPJPE in mm of MixSTE, of the Wrapper on a plain backbone, of the Wrapper on one trained with the
-# occlusion
+# occlusion → MPJPE in mm of MixSTE, of the Wrapper on a plain backbone, and on one trained with the occlusion
 PAPER_TABLE_4 = {
     "none": (54.8, 51.2, 51.2), "random": (54.5, 60.3, 53.2), "random_leg_arm": (54.4, 55.2, 53.0),
     "consecutive_leg": (55.1, 54.1, 52.6), "consecutive_frames": (55.8, 52.2, 53.5)}
 PAPER_TABLE_3 = ( # as cited there: model, diffusion, condition, H, L, MPJPE in mm, kind of number
     ("MixSTE", "no", "", 1, 243, 40.9, "CPN keypoints; no oracle"),
-    ("D3DP", "yes", "raw 2D", 20, 243, 39.5,
-     "CPN keypoints; aggregation by reprojection (JPMA), which needs the camera and where the person is"),
+    ("D3DP", "yes", "raw 2D", 20, 243, 39.5, "CPN keypoints; reprojection (JPMA), which needs camera and root"),
     ("DiffPose", "yes", "features of MixSTE", 5, 243, 36.9, "CPN keypoints; as published"))
 # of the Wrapper over MixSTE
-MARGINS = {m: 1 - w/b for m, b, w in zip(("mpjpe", "symmetry_gap", "segment_std"), PAPER_TABLE_2["mixste"],
-                                         PAPER_TABLE_2["diffhpe-wrapper"])}
+MARGINS = {m: 1 - w/b for m, b, w in zip(TABLE_METRICS, PAPER_TABLE_2["mixste"], PAPER_TABLE_2["diffhpe-wrapper"])}
 
 # %% ../nbs/58_summary.ipynb #04ae9b01
 def provenance(
@@ -292,38 +289,57 @@ def provenance(
             f"{' / '.join(chosen[s] for s in each('select_on'))}. Device: {'; '.join(each('device'))}.")
 
 # %% ../nbs/58_summary.ipynb #66b78d9a
+def _number(cell): # NaN: a printed cell begins with none
+    found = re.match(r"\**([-+]?\d[\d,]*(\.\d+)?)", str(cell))
+    return float(found[1].replace(",", "")) if found else math.nan
+
 def markdown_table(
-    header:Sequence, # names of the columns; the first is aligned to the left
+    header:Sequence, # names of the columns
     rows:Sequence,   # of values
 )->str:              # Markdown
-    "A table."
-    lines = [header, ["---"] + ["---:"]*(len(header) - 1), *rows]
+    "A table; columns of numbers are aligned to the right."
+    numeric = lambda column: all(re.match(r"–?$|\W{0,4}\d", str(cell)) for cell in column)
+    marks = ["---:" if numeric(column) else "---" for column in zip(*rows)] or ["---"]*len(header)
+    lines = [header, ["---", *marks[1:]], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
+# %% ../nbs/58_summary.ipynb #538d0fd4
+def bold_best(
+    rows:Sequence[Sequence], # that compete: a name, and printed numbers, of which the smallest is the best
+)->list[list]:
+    "Rows with the smallest number of each column in bold, where there are different ones."
+    def marked(column):
+        known = {n for n in map(_number, column) if math.isfinite(n)}
+        return [f"**{cell}**" if len(known) > 1 and _number(cell) == min(known) else cell for cell in column]
+    names, *columns = zip(*rows) if rows else [()]
+    return [list(row) for row in zip(names, *map(marked, columns))]
+
 # %% ../nbs/58_summary.ipynb #a5a7940a
+def _yardstick(cells, label, metric): # no interval: the same number for every seed and model
+    values = [found[label][metric] for found in cells.yardsticks if label in found]
+    return f"{np.mean(values):.1f}" if values else ""
+
 def table_2(
     cells:pd.DataFrame,    # of `cells_of`
     dataset:str,           # name
     setting:str|None=None, # of `settings_of`; None: the one that is published
 )->str:                    # Markdown
-    "The paper's Table 2 beside ours: no occlusion, mean and 95 % interval over seeds."
+    "The paper's Table 2 above ours: no occlusion, mean and 95 % interval over seeds; then the changes in percent."
     of = shown(cells, dataset, setting).query("occ == test_occ == 'none' and backbone_occ in ['', 'none']")
-    own, base, blank = (lambda m: of[of.model == m]), PAPER_TABLE_2["mixste"], ("",)*3
+    own, metrics = (lambda m: of[of.model == m]), [COLUMNS[k] for k in TABLE_METRICS]
     models = [m for m in MODEL_ORDER if m in PAPER_TABLE_2 or len(own(m))]
-    def changes(m):
-        paper = [f"{100*(p/b - 1):+.1f} %" for p, b in zip(PAPER_TABLE_2.get(m, ()), base)] or blank
-        gains = [improvements(own(m), own("mixste"), k) for k in TABLE_METRICS]
-        return *paper, *(show(-of_seeds, percent=True, signed=True) for of_seeds in gains)
-    def fixed(label, k):                               # no interval: the same number for every seed
-        values = [found[label][k] for found in of.yardsticks if label in found]
-        return f"{np.mean(values):.1f}" if values else ""
-    ours = lambda m: (show(own(m)[k]) for k in TABLE_METRICS)
-    rows = [[TITLES[m], *PAPER_TABLE_2.get(m, blank), *ours(m)] for m in models]
-    rows += [[f"{label} (no network)", *blank, *(fixed(label, k) for k in TABLE_METRICS)] for label in YARDSTICKS[:2]]
-    rows += [[f"{TITLES[m]}: change against MixSTE", *changes(m)] for m in models[1:]]
-    first, *others = (COLUMNS[k] for k in TABLE_METRICS)
-    header = ["mm", f"paper (Human3.6M): {first}", *others, f"{dataset}: {first}", *others]
-    return markdown_table(header, rows) + "\n\n" + provenance(of)
+    def row(m, values, **kw):                          # of one of our models; values: seeds by metric
+        count = "" if len(values[0]) in (0, 3) else f", n = {len(values[0])}"
+        return [f"{dataset}: {TITLES[m]}{count}", *(show(v, counted=False, **kw) for v in values)]
+    paper = [[f"paper (Human3.6M): {TITLES[m]}", *numbers] for m, numbers in PAPER_TABLE_2.items()]
+    ours = [row(m, [own(m)[k] for k in TABLE_METRICS]) for m in models]
+    simple = [[f"{dataset}: {y} (no network)", *(_yardstick(of, y, k) for k in TABLE_METRICS)] for y in YARDSTICKS[:2]]
+    change = [[name, *(f"{100*(p/b - 1):+.1f}" for p, b in zip(of_it, paper[0][1:]))] for name, *of_it in paper[1:]]
+    gains = lambda m: [-100*improvements(own(m), own("mixste"), k) for k in TABLE_METRICS]
+    changes = [row(m, gains(m), signed=True) for m in models[1:]]
+    return "\n\n".join([
+        markdown_table(["mm", *metrics], bold_best(paper) + bold_best(ours) + simple),
+        markdown_table(["change against MixSTE, %", *metrics], bold_best(change) + bold_best(changes)), provenance(of)])
 
 # %% ../nbs/58_summary.ipynb #63c73975
 def table_4(
@@ -341,13 +357,11 @@ def table_4(
         return of.mpjpe[(of.model == model) & (of.occ == occ) & (of.backbone_occ == backbone)]
     there = [kind for kind in kinds if kind in in_paper or any(len(errors(*kind, occ)) for occ in PATTERNS[1:])]
     paper = zip(in_paper, zip(*(PAPER_TABLE_4[occ] for occ in PATTERNS)))
-    rows = [[f"paper (Human3.6M): {TITLES[m]}{on}", *of_model] for (m, on), of_model in paper]
-    rows += [[f"{dataset}: {TITLES[m]}{on}", *(show(errors(m, on, occ)) for occ in PATTERNS)] for m, on in there]
-    def fixed(label, occ):                             # no interval: the same number for every seed and model
-        values = [found[label]["mpjpe"] for found in of.yardsticks[of.occ == occ] if label in found]
-        return f"{np.mean(values):.1f}" if values else ""
+    rows = bold_best([[f"paper (Human3.6M): {TITLES[m]}{on}", *of_model] for (m, on), of_model in paper])
+    ours = lambda m, on: [f"{dataset}: {TITLES[m]}{on}", *(show(errors(m, on, occ)) for occ in PATTERNS)]
+    rows += bold_best([ours(m, on) for m, on in there])
     rows += [[f"{dataset}: {label} (no network)", *found] for label in YARDSTICKS[1:]
-             if any(found := [fixed(label, occ) for occ in PATTERNS])]
+             if any(found := [_yardstick(of[of.occ == occ], label, "mpjpe") for occ in PATTERNS])]
     used = of[of.model.isin([m for m, _ in there])]
     return markdown_table(["MPJPE, mm", *PATTERN_NAMES.values()], rows) + "\n\n" + provenance(used)
 

@@ -1,5 +1,5 @@
-"""The docs site: every notebook becomes a page; no page shows an error, Markdown as text, a block wider than its column (on the method's pages) or a
-picture without a description; no link to a page, a place in a page or a file is broken. `make docs-check` runs it."""
+"""The docs site: every notebook becomes a page; no page shows an error, Markdown as text, a block wider than its column (on the method's pages), a
+part that moves a phone's page to the side or a picture without a description; no link to a page, a place in a page or a file is broken. `make docs-check` runs it."""
 import re, sys
 from html.parser import HTMLParser
 
@@ -9,6 +9,7 @@ from docs_preview import ROOT, preview
 
 WRITTEN = ("0", "1", "60", "61", "62", "63", "64", "66", "67", "68", "7", "8", "figures")   # pages whose figures have a written description each
 COLUMNS = 120   # of code that fits the page's column at 1280 pixels, as of tests/docs_preview.css
+SIGNS = 34      # of a formula in a line, where a phone's column of 358 pixels is the widest that it may be
 ENS = 88        # of a formula that does: a rough measure, each sign half an em wide
 
 class Text(HTMLParser):
@@ -70,6 +71,29 @@ def too_wide(name, html):
         for line in re.sub(r"<[^>]+>", "", code).replace("&quot;", '"').replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").split("\n"):
             if len(line) > COLUMNS: yield f"{name} has code of {len(line)} columns: {line.strip()[:80]}…"
 
+class Phone(HTMLParser):
+    "What would push a page of 390 pixels to the side: tables, films and long formulas in a line outside of what scrolls."
+    SCROLLS, VOID = {"p", "pre"}, {"img", "br", "hr", "input", "meta", "link", "source", "wbr", "col", "embed", "track"}
+    def __init__(self): super().__init__(); self.open, self.formula, self.found = [], None, []
+    def handle_starttag(self, tag, attrs):
+        kinds = set((dict(attrs).get("class") or "").split())
+        scrolls = tag in self.SCROLLS or bool(kinds & {"wide", "large"}) or (bool(self.open) and self.open[-1][1])
+        if tag in ("table", "iframe", "embed", "object") and not scrolls: self.found.append(f"<{tag}> that does not scroll")
+        if tag == "math": self.formula = None if scrolls else ""
+        if tag not in self.VOID: self.open.append((tag, scrolls))
+    def handle_endtag(self, tag):
+        if tag == "math" and self.formula is not None:
+            if len(self.formula) > SIGNS: self.found.append(f"a formula of {len(self.formula)} signs in a line that does not scroll: {self.formula}")
+            self.formula = None
+        while self.open and self.open.pop()[0] != tag: pass
+    def handle_data(self, data):
+        if self.formula is not None: self.formula += re.sub(r"\s", "", data)
+
+def sideways(name, html):
+    "Parts of a page that a phone cannot show without moving the whole page."
+    page = Phone(); page.feed(re.search(r"<main.*?</main>", html, re.S)[0])
+    for what in page.found: yield f"{name} has {what}"
+
 def formulas(name, nb):
     "Display formulas of a page that are too wide for it."
     for c in nb.cells:
@@ -85,10 +109,10 @@ def main():
     faults = [f"{p.name} has no page" for p in sorted((ROOT / "nbs").glob("[!._]*.ipynb")) if p.name not in pages]
     faults += [f"several notebooks become {file}" for file in places if sum(file == f for _, f, _ in pages.values()) > 1]
     for name, (nb, file, html) in pages.items():
-        faults += [*errors(name, nb), *broken(file, html, places, out), *markdown_shown(file, html), *undescribed(file, html)]
+        faults += [*errors(name, nb), *broken(file, html, places, out), *markdown_shown(file, html), *undescribed(file, html), *sideways(file, html)]
         if name.startswith(WRITTEN): faults += [f"{name}: {s}" for s in unwritten(nbformat.read(ROOT / "nbs" / name, 4))]
         if name[:2].isdigit() or name == "tutorial.ipynb": faults += [*too_wide(file, html), *formulas(file, nb)]
     if faults: sys.exit("\n".join(f"docs: {s}" for s in faults))
-    print(f"docs: {len(pages)} pages, no errors, no broken links, no Markdown as text, nothing too wide, all pictures described")
+    print(f"docs: {len(pages)} pages, no errors, no broken links, no Markdown as text, nothing too wide (on the method's pages for a screen, on all for a phone), all pictures described")
 
 if __name__ == "__main__": main()

@@ -1,7 +1,7 @@
 """What nbdev makes of the notebooks for the docs, and what is done to it: sources under signatures, links that lead somewhere, mathematics as MathML.
 
 Both sites are made from these pages, Quarto's and the plain preview."""
-import ast, base64, gc, os, re, unicodedata, warnings
+import ast, base64, gc, os, re, struct, unicodedata, warnings
 from functools import cache
 from html import escape, unescape
 from pathlib import Path
@@ -50,6 +50,12 @@ def patched():
     source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "diffhpe").glob("*.py"))
     return {f"{c}.{f}".lower() for f, c in re.findall(r"def (\w+)\(\s*self ?: ?(\w+)", source)}
 
+def whole_cells(text):
+    "Markdown in whose tables a short cell that begins with a number, such as 77.2 ± 13.0 % (n = 2), is not broken over lines; a row's name may be."
+    def cell(m): return re.sub(r"(?<=\de)-(?=\d)", "-\N{WORD JOINER}", m[0].replace(" ", "\N{NO-BREAK SPACE}"))
+    def row(m): return m[1] + re.sub(r"(?<=\| )[*≤≥<>~≈+−-]*\d[^|`\[$]{0,23}(?= \|)", cell, m[2])
+    return re.sub(r"^(\|[^|\n]*)(\|.*\|[ \t]*)$", row, text, flags=re.M)
+
 def plain_links(text):
     """Markdown of a page in nbs/ with links that lead somewhere: from page to page without the address of the site, and to a file of the
     repository as `../file`, or, where GIT_URL names the repository's address, to the file there. Images of the repository are embedded.
@@ -60,7 +66,7 @@ def plain_links(text):
     text = re.sub(rf"\]\(/blob/{config().branch}/", "](../", text)
     def image(m): return f"{m[1]}data:image/png;base64,{base64.b64encode((ROOT / m[2]).read_bytes()).decode()})"
     text = re.sub(r"(!\[[^\]]*\]\()\.\./([^)\s]+\.png)\)", lambda m: image(m) if (ROOT / m[2]).exists() else m[0], text)
-    text, home = with_address(whole_numbers(text)), os.environ.get("GIT_URL")
+    text, home = with_address(whole_cells(whole_numbers(text))), os.environ.get("GIT_URL")
     return re.sub(r"\]\(\.\./", f"]({home}/blob/{config().branch}/", text) if home else text
 
 def with_plain_links(cell):
@@ -223,6 +229,24 @@ class Descriptions:
 
 def yaml_text(text): return '"' + text.replace("\\", "\\\\").replace('"', "'") + '"'
 
+# --- large figures
+
+PHONE = 450   # pixels: a wider figure, made smaller, has letters that can't be read on a phone
+
+def size(output):
+    "Width and height at which a picture is shown, in pixels; None: it is no whole PNG or GIF."
+    for kind, layout, at in (("image/png", ">II", 16), ("image/gif", "<HH", 6)):
+        if kind in output.get("data", {}):
+            said = output.get("metadata", {}).get(kind, {})
+            head = base64.b64decode("".join(output["data"][kind].split())[:64])
+            if {"width", "height"} <= set(said): return said["width"], said["height"]
+            return struct.unpack_from(layout, head, at) if len(head) >= at + struct.calcsize(layout) else None
+
+def large_figures(cell):
+    "Marks figures that a phone shows in full size, to be moved sideways: strips, diagrams, matrices side by side."
+    if any(shown and shown[0] > PHONE for shown in map(size, cell.get("outputs", []))):
+        cell.source = f"#| classes: large\n{cell.source}"
+
 # --- mathematics
 
 TAG = re.compile(r"\\tag\{([^}]*)\}")
@@ -262,7 +286,7 @@ def with_mathml(cell):
         if "text/markdown" in o.get("data", {}): o["data"]["text/markdown"] = put(o["data"]["text/markdown"])
 
 warnings.filterwarnings("ignore", "Found cells containing imports")
-STEPS = [Sources, Results, Descriptions, with_plain_links]
+STEPS = [Sources, Results, Descriptions, large_figures, with_plain_links]
 FilterDefaults.xtra_procs = lambda self: STEPS
 
 def processed():

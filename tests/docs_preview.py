@@ -11,7 +11,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from docs_pages import ROOT, STEPS, config, mathml, notebooks, processed, sidebar, with_mathml, without_directives
+from docs_pages import ROOT, STEPS, config, mathml, notebooks, processed, sidebar, size, with_mathml, without_directives
 
 HINT = "docs: Quarto is not installed (the real site needs it: https://quarto.org/docs/get-started), so this is the plain preview: {page}"
 
@@ -60,8 +60,8 @@ class Page(IPythonRenderer):
         if "image/svg+xml" in data: return data["image/svg+xml"]
         for kind in ("image/gif", "image/png", "image/jpeg"):
             if kind in data:
-                size = "".join(f' {k}="{v}"' for k, v in o.metadata.get(kind, {}).items() if k in ("width", "height"))
-                return f'<img alt="{escape(alt, True)}"{size} src="data:{kind};base64,{"".join(data[kind].split())}">'
+                sides = "".join(f' {k}="{v}"' for k, v in zip(("width", "height"), size(o) or ()))
+                return f'<img alt="{escape(alt, True)}"{sides} src="data:{kind};base64,{"".join(data[kind].split())}">'
         return f"<pre>{escape(data['text/plain'])}</pre>"
 
     def cell(self, cell):
@@ -72,7 +72,8 @@ class Page(IPythonRenderer):
         if text and said.get("code-fold") == "true":
             text = f'<details><summary>{escape(yaml.safe_load(said.get("code-summary", "Code")))}</summary>{text}</details>'
         alt = yaml.safe_load(said.get("fig-alt", "figure"))
-        return text + "".join(f'<div class="output">{self.output(o, alt)}</div>' for o in cell.outputs)
+        kinds = f'output {said["classes"]}' if "classes" in said else "output"
+        return text + "".join(f'<div class="{kinds}">{self.output(o, alt)}</div>' for o in cell.outputs)
 
 def plain_tables(html):
     "A table of pandas without the border that its HTML asks for."

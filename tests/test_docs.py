@@ -1,12 +1,15 @@
 "What the docs' machinery makes of a page, and what its check finds."
 import ast
+import base64
+import struct
 from types import SimpleNamespace
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from docs_check import formulas, markdown_shown, too_wide, undescribed, unwritten
-from docs_pages import MATH, Descriptions, Results, cut, mathml, names, plain, plain_links, readable, refusals, signature
+from docs_check import formulas, markdown_shown, sideways, too_wide, undescribed, unwritten
+from docs_pages import (MATH, Descriptions, Results, cut, large_figures, mathml, names, plain, plain_links, readable, refusals,
+                        signature, size, whole_cells)
 from docs_preview import Page
 from make_readme import whole_numbers
 
@@ -107,6 +110,12 @@ def test_numbers_stay_whole():
         f"| 77.2{nb}±{nb}13.0 | -0.2{nb}±{nb}1.4{nb}% | 72.2{nb}(n{nb}={nb}1) |\n77.2 ± 1"
 
 
+def test_cells_stay_whole():
+    nb = "\N{NO-BREAK SPACE}"
+    assert whole_cells("| 2d: a b | -40.2 % (n = 1) | **7.0 ± 1** | 16 residual blocks of 64 channels each | `1 2` | a 1 | 4e-05 |\n1 2") == \
+        f"| 2d: a b | -40.2{nb}%{nb}(n{nb}={nb}1) | **7.0{nb}±{nb}1** | 16 residual blocks of 64 channels each | `1 2` | a 1 | 4e-\N{WORD JOINER}05 |\n1 2"
+
+
 def test_images_need_words():
     assert len(list(undescribed("p", '<img src="a.png"><img alt="" src="a"><img alt="figure" src="a"><img alt="Two curves" src="a">'))) == 3
 
@@ -139,6 +148,23 @@ def test_wide_blocks_are_found():
     long = "+".join(["x_{t-1}"] * 30)
     assert len(list(formulas("p", nb(long)))) == 1
     assert not list(formulas("p", nb(rf"\begin{{aligned}}{long[:80]}\\&={long[:80]}\end{{aligned}}\tag{{A very long source of it 12, 13}}")))
+
+
+@pytest.mark.parametrize("html, found", [("<table><tr><td>1</td></tr></table>", 1), ('<div class="wide"><table></table></div><table></table>', 1),
+    ("<li>so <math><mi>x</mi></math></li>", 0), (f"<li><math><mi>{'x'*40}</mi></math></li>", 1), (f"<p>a<br><math><mi>{'x'*40}</mi></math></p>", 0),
+    ('<div class="output large"><img src="a"></div>', 0), ("<ul><li><iframe></iframe></li></ul>", 1)])
+def test_what_moves_a_phones_page_is_found(html, found):
+    assert len(list(sideways("p", f"<nav><table></table></nav><main>{html}</main>"))) == found
+
+
+def test_large_figures_keep_their_size():
+    def shown(kind, data, **said): return {"data": {kind: base64.b64encode(data).decode()}, "metadata": {kind: said} if said else {}}
+    png, gif = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 1906, 800) + b"\0"*40, b"GIF89a" + struct.pack("<HH", 300, 90) + b"\0"*40
+    assert size(shown("image/png", png)) == (1906, 800) and size(shown("image/png", png, width=953, height=400)) == (953, 400)
+    assert size(shown("image/gif", gif)) == (300, 90) and size({"data": {"text/plain": "x"}}) is None
+    for outputs, marked in (([shown("image/png", png)], True), ([shown("image/gif", gif)], False), ([], False)):
+        c = SimpleNamespace(source="draw()", get=lambda key, default, outputs=outputs: outputs); large_figures(c)
+        assert c.source == ("#| classes: large\ndraw()" if marked else "draw()")
 
 
 def test_descriptions_are_words():
