@@ -41,7 +41,9 @@ def real_views():
 
 @pytest.mark.parametrize("sampler", ["fast", "ddpm"])
 def test_nothing_jumps_at_the_borders_of_windows(lifter, real_views, sampler):
+    frames = 200 if sampler == "ddpm" else None
     def ratio(pixels, camera):
+        pixels = pixels[:frames]
         motion = lifter(pixels, camera.resolution, "h36m", hypotheses=2 if sampler == "ddpm" else 5, sampler=sampler)
         return border_ratio(motion.poses, window_starts(len(pixels), overlap=18))
     ratios = [ratio(*view) for view in real_views[:1 if sampler == "ddpm" else 2]]   # ddpm is slow

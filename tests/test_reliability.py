@@ -160,7 +160,7 @@ def started(*arguments, cwd):
 @pytest.mark.parametrize("number, code, words", [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")])
 def test_a_command_that_is_stopped_says_so_and_leaves_nothing(tmp_path, number, code, words, moment):
     found = rows([None], 300)
-    for n in range(12 if moment == "while it writes" else 3): found += [r | dict(image_id=f"{300*(n + 1) + f}.jpg") for f, r in enumerate(found[:300])]
+    for n in range(6 if moment == "while it writes" else 3): found += [r | dict(image_id=f"{300*(n + 1) + f}.jpg") for f, r in enumerate(found[:300])]
     (tmp_path/"k.json").write_text(json.dumps(found))
     process = started("k.json", *SIZE, "--csv", "a.csv", cwd=tmp_path)
     end = time.time() + 120

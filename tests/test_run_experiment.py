@@ -27,11 +27,13 @@ def summary(folder):
     return json.loads(path.read_text()), path.parent
 
 
+FEW_STEPS = dict(sampler="fast", n_steps=5) # `make test` runs the notebook with the paper's sampler, too
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     "One run of all three models, left alone."
     folder = tmp_path_factory.mktemp("whole")
-    run = papermill(folder, occ="consecutive", test_occ="none,random")
+    run = papermill(folder, occ="consecutive", test_occ="none,random", **FEW_STEPS)
     assert run.returncode == 0, run.stderr[-2000:]
     return summary(folder)
 
@@ -99,7 +101,7 @@ def test_a_run_in_pieces_gives_the_same_numbers(whole, tmp_path):
     "Stopped by `minutes`, started again from another folder: to the last bit what a run in one go gives."
     for attempt, minutes in enumerate((0, 1e-5, 60)):
         run = papermill(tmp_path, cwd=ROOT/"nbs" if attempt else tmp_path, occ="consecutive", test_occ="[none, random]",
-                        minutes=minutes)
+                        minutes=minutes, **FEW_STEPS)
         assert run.returncode == 0, run.stderr[-2000:]
         found, _ = summary(tmp_path)
         assert found["finished"] == (attempt == 2)
