@@ -246,10 +246,10 @@ def check_peers(
                                        f"it has them for {', '.join(there)}")
     for name in WITHOUT_EFFECT.get(e.model, ()):
         if getattr(e, name) is not None:
-            refuse(f"{name}={getattr(e, name)!r}", f"with model={e.model!r}, to which it means nothing")
+            refuse(f"{name}={getattr(e, name)!r}", f"with model={e.model!r}, to which it does not apply")
     if e.model in OWN_WALK and e.sampler not in ("ddpm", "ddim"):
-        refuse(f"sampler={e.sampler!r}", f"with model={e.model!r}, whose walk is its own; "
-                                         "'ddim' is another word for it, and the default means it too")
+        refuse(f"sampler={e.sampler!r}", f"with model={e.model!r}, which has a sampler of its own; "
+                                         "'ddim', or the default, is allowed")
 
 # %% ../nbs/50_config.ipynb #69e0b6e5
 def check_together(

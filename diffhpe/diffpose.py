@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .conditioning import FrozenFeatures, split_pose
-from .d3dp import OwnWalk
+from .d3dp import OwnSampler
 from .diffusion import q_sample
 from .graformer import GCNdiff, released_graformer
 from .models import check_keypoints
@@ -151,7 +151,7 @@ def sample_as_in_paper(
 # %% ../nbs/45_diffpose.ipynb #06d53c3f
 RELEASED_DOUBT = (.5, .5, 1., 1., 1.) # of u v x y z, the video model's
 
-class DiffPoseLifter(OwnWalk):
+class DiffPoseLifter(OwnSampler):
     "DiffPose around a frozen lifter, as a model of clips."
     selection = dict(hypotheses=5) # how a checkpoint is chosen
     usual_steps, noise_channels = 5, 5
@@ -223,13 +223,13 @@ def loss(self:DiffPoseLifter,
 
 # %% ../nbs/45_diffpose.ipynb #bcc19d70
 @patch
-def walked(self:DiffPoseLifter,
+def sampled(self:DiffPoseLifter,
     keypoints:Tensor, # (B, L, J, 2), normalised screen coordinates
     hypotheses:int,   # H of the paper's
     n_steps:int,      # of the paper's; the release's are fixed
     generator:torch.Generator|None, # of the starts, if their noise is not given
     initial_noise:Tensor|None,      # (B, H, L, J, 5)
-    step_noise,       # not looked at
+    step_noise,       # ignored
 )->Tensor:            # (B, H or 1, L, J, 3) metres, camera frame, root-relative
     "Hypotheses as in the paper, or the answer of the release."
     states, condition = self.frames(keypoints)

@@ -37,7 +37,7 @@ from .repair import mended
 from .samplers import get_sampler
 from .trajectory import NEARBY, Intrinsics, ray_offsets, root_trajectory
 from .uncertainty import Calibration, load_calibration, spread_of
-from .windows import check_walk, lift_stream
+from .windows import check_sampler, lift_stream
 
 # %% ../nbs/69_lifter.ipynb #be45ef68
 TRAINED_FPS = 50.
@@ -157,7 +157,7 @@ def check_rate(
 class LiftOptions:
     "What a lifter's call takes by keyword."
     hypotheses:int=5           # H; a model that has one answer gives one
-    sampler:str="fast"         # of `SAMPLERS`; "ddpm" is the paper's, ten times as slow; or a model's own walk
+    sampler:str="fast"         # of `SAMPLERS`; "ddpm" is the paper's, ten times as slow; or a model's own
     n_steps:int|None=None      # of the sampler, or of a model's own walk
     seed:int=0                 # of the noise
     overlap:int|None=None      # frames that neighbouring windows share; None: two thirds of a window
@@ -248,7 +248,7 @@ def lift_clip(
 )->np.ndarray:          # (H, F, 17, 3) float32 metres, camera frame, root at zero
     "Hypotheses of a clip in the joints of `H36M_17`."
     check_rate(fps)
-    check_walk(model, how.sampler, how.n_steps)
+    check_sampler(model, how.sampler, how.n_steps)
     seen = to_model_rate(bridge_gaps(pixels, how.fill*fps), fps)
     framing = frame_person(seen, camera) if how.framed else None
     x2d = framing.see(seen, camera) if how.framed else normalize_screen(seen, camera.image_size)
@@ -351,7 +351,7 @@ def stream(self:Lifter,
 ):                               # a `PoseStream`: `push` takes a picture and gives a pose
     "Lift pictures one by one, as they come."
     stream = import_module("diffhpe.stream").PoseStream(self, image_size, layout, fps, **kwargs)
-    check_walk(self.model, stream.how.sampler, stream.how.n_steps)
+    check_sampler(self.model, stream.how.sampler, stream.how.n_steps)
     return stream
 
 # %% ../nbs/69_lifter.ipynb #4d9d5b19

@@ -19,7 +19,7 @@ def lifted_by(folder, several):
     assert np.array_equal(first, other) != several
     if several: assert (first[:, :, 1:].std(0) > 0).all()
     else:
-        with pytest.raises(ValueError, match="n_steps=3 means nothing to this .*, which has one answer"): lift(n_steps=3)
+        with pytest.raises(ValueError, match="n_steps=3 does not apply to this .*, which has one answer"): lift(n_steps=3)
 
 
 @pytest.mark.parametrize("model, given", [("d3dp", dict(n_frames=81, n_steps=2)), ("diffpose", {}),

@@ -307,8 +307,8 @@ def test_the_lifter_with_a_peer(little_models, name, several, usual, tmp_path):
         with pytest.raises(ValueError, match="n_steps=0 is asked for; a whole number from 1 to"): lift(n_steps=0)
     else:
         assert first.spread.max() == 0 and np.array_equal(first.poses, other.poses)
-        with pytest.raises(ValueError, match="n_steps=3 means nothing to this .*, which has one answer"): lift(n_steps=3)
-    with pytest.raises(ValueError, match="sampler='ddpm' means nothing to this"): lift(sampler="ddpm")
+        with pytest.raises(ValueError, match="n_steps=3 does not apply to this .*, which has one answer"): lift(n_steps=3)
+    with pytest.raises(ValueError, match="sampler='ddpm' does not apply to this"): lift(sampler="ddpm")
     def command(*more):
         asked = [Path(sys.executable).parent/"diffhpe_lift", file, "--size", "1920x1080", "--layout", "coco", "--weights", little_models[name], "--hypotheses", 3, *more]
         return subprocess.run(list(map(str, asked)), stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=tmp_path)
@@ -317,5 +317,5 @@ def test_the_lifter_with_a_peer(little_models, name, several, usual, tmp_path):
     np.testing.assert_allclose(read_lifted(tmp_path/"walk.npz").hypotheses, first.hypotheses, atol=1e-5)
     if name != "d3dp": return
     wrong = command("--out", "other.npz", "--sampler", "ddpm")
-    assert wrong.returncode == 1 and wrong.stderr.strip().count("\n") == 0 and "sampler='ddpm' means nothing to this" in wrong.stderr
+    assert wrong.returncode == 1 and wrong.stderr.strip().count("\n") == 0 and "sampler='ddpm' does not apply to this" in wrong.stderr
     assert not (tmp_path/"other.npz").exists()
