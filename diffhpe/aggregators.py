@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .files import quoted
 from .trajectory import NEAR, Intrinsics, fill_gaps, frame_translations, match_view
 
 # %% ../nbs/62_aggregators.ipynb #f13503ab
@@ -79,7 +80,7 @@ def jpma(
 )->np.ndarray:       # (..., F, J, 3) m
     "Joint by joint the hypothesis that fits the picture best, with the root found from the picture too (JPMA, D3DP)."
     if root_of not in ("mean", "each"):
-        raise ValueError(f"root_of={root_of!r:.200} is unknown; allowed are 'mean' and 'each'")
+        raise ValueError(f"root_of={quoted(root_of)} is unknown; allowed are 'mean' and 'each'")
     if keypoints is None or intrinsics is None:
         raise ValueError("jpma compares with the picture: keypoints in pixels and intrinsics are needed")
     h = np.asarray(hypotheses)
@@ -97,5 +98,5 @@ def get_aggregator(
 )->Callable:  # (hypotheses (..., H, F, J, 3), keypoints, intrinsics, weights) → (..., F, J, 3)
     "The aggregator of a name; the error lists the names."
     if name not in AGGREGATORS:
-        raise ValueError(f"there is no aggregator {name!r:.200}; allowed are {', '.join(AGGREGATORS)}")
+        raise ValueError(f"there is no aggregator {quoted(name)}; allowed are {', '.join(AGGREGATORS)}")
     return AGGREGATORS[name]

@@ -92,14 +92,14 @@ def make_layout(
     mapping:Mapping,       # name of an H36M joint → source joints, as of `sources_of`; those of `MADE` may be left out
 )->Layout:                 # to be given to `to_h36m`
     "A layout of your own."
-    joints, where = tuple(joints), lambda target: f"layout {name!r:.200}: {target}"
+    joints, where = tuple(joints), lambda target: f"layout {quoted(name)}: {target}"
     unknown = [t for t in mapping if t not in H36M_17.names]
     if unknown:
-        raise ValueError(f"layout {name!r:.200} maps to {quoted(unknown)[1:-1]}; "
+        raise ValueError(f"layout {quoted(name)} maps to {quoted(unknown)[1:-1]}; "
                          f"allowed are {', '.join(H36M_17.names)}")
     lacking = [t for t in H36M_17.names if t not in mapping and t not in MADE]
     if lacking:
-        raise ValueError(f"layout {name!r:.200} says nothing of {', '.join(lacking)}; "
+        raise ValueError(f"layout {quoted(name)} says nothing of {', '.join(lacking)}; "
                          "a joint, a list of joints, or None where there is nothing, is allowed")
     sources = {target: sources_of(wanted, joints, where(target)) for target, wanted in mapping.items()}
     for target, parts in MADE.items():
